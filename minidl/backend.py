@@ -1,0 +1,141 @@
+"""Where arrays live: everything that differs between NumPy on the CPU and another array library is here.
+
+An op never writes `np.`; it asks `xp_of(x)` for the array module of the array in its hands:
+
+    def forward(self, x):
+        return xp_of(x).exp(x)
+
+so the same line runs on any device. A `Backend` is found from the type of an array (`backend_of`) or from a device
+(`backend_for`). The test backend `fake` (see `minidl/fake.py`) has the strictness of a GPU without needing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minidl.errors import DeviceError
+
+Array: TypeAlias = Any                  # an ndarray of NumPy, or the same thing on another device
+Axes: TypeAlias = int | tuple[int, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """One place where arrays live, and how to reach it."""
+
+    name: str                                           # "cpu", "fake"
+    xp: Any                                             # the array module: numpy, or one with numpy's names
+    array_type: type
+    is_host: bool                                       # can Python read values without waiting for a device?
+    from_host: Callable[[np.ndarray], Array]            # upload
+    to_host: Callable[[Array], np.ndarray]              # download
+    sum: Callable[[Array, Axes, bool], Array]           # a sum that keeps its precision in float32
+
+
+class device:  # noqa: N801 (PyTorch's name)
+    """The name of a place for tensors: `device("cpu")`, `device("cuda", 0)`, `device("cuda:0")`.
+
+    Making one checks its spelling, not that the device is there; that is found out when a tensor is moved to it.
+    """
+
+    __slots__ = ("index", "type")
+
+    def __init__(self, type: str | device, index: int | None = None) -> None:
+        if isinstance(type, device):
+            type, index = type.type, type.index
+        name, _, number = type.partition(":")
+        if name not in ("cpu", "cuda", "fake") or (number and not number.isdigit()):
+            raise DeviceError(f'got {type!r}, expected "cpu", "cuda" or "cuda:0"', where="device")
+        self.type = name
+        self.index = int(number) if number else index
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type={self.type!r}{index})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+
+def _sum_on_host(x: Array, axes: Axes, keepdims: bool) -> Array:
+    # NumPy adds pairwise only along the fastest axis; along the others a float32 sum of n terms loses log2(n) bits.
+    # Adding in float64 costs less than twice the time and gives the digits back.
+    if x.dtype == np.float32 or x.dtype == np.float16:
+        return x.sum(axis=axes, dtype=np.float64, keepdims=keepdims).astype(x.dtype)
+    return x.sum(axis=axes, keepdims=keepdims)
+
+
+cpu = Backend(
+    name="cpu", xp=np, array_type=np.ndarray, is_host=True,
+    from_host=lambda array: array, to_host=lambda array: array, sum=_sum_on_host,
+)
+
+_by_array_type: dict[type, Backend] = {np.ndarray: cpu}
+
+
+def register(backend: Backend) -> None:
+    """Make the arrays of `backend` known to `backend_of` and `xp_of`."""
+    _by_array_type[backend.array_type] = backend
+
+
+def backend_of(array: Array) -> Backend:
+    """The backend that an array lives on, found by the array's type."""
+    try:
+        return _by_array_type[type(array)]
+    except KeyError:
+        raise DeviceError(f"got a {type(array).__name__}, expected an array of a known backend "
+                          f"({', '.join(b.name for b in _by_array_type.values())})") from None
+
+
+def xp_of(array: Array) -> Any:
+    """The array module (NumPy, or one with its names) that an array belongs to."""
+    return backend_of(array).xp
+
+
+def backend_for(place: str | device) -> Backend:
+    """The backend of a device; loads it at first use. Raises `DeviceError` if it is not there."""
+    place = device(place)
+    if place.type == "cpu":
+        return cpu
+    if place.type == "fake":
+        from minidl import fake                         # only tests pay for it
+
+        return fake.backend
+    raise DeviceError(f'got device "{place}", but this version of minidl computes on the CPU only; use "cpu"')
+
+
+def device_of(array: Array) -> device:
+    """The device that an array lives on."""
+    return device(backend_of(array).name)
+
+
+def memory_owner(array: Array) -> Array:
+    """The array that owns the memory: the array itself, or what it is a view of."""
+    return array if array.base is None else array.base
+
+
+def as_number(value: Any) -> bool | int | float | None:
+    """`value` as a plain Python number if it is one (a NumPy scalar counts), else None.
+
+    NumPy's own scalars are not let through: `float32_array * np.sqrt(64)` would become float64.
+    """
+    if type(value) in (float, int, bool):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, np.generic):
+        return value.item()  # type: ignore[no-any-return]
+    return None
+
+
+def quiet() -> Any:
+    """A context in which overflow and 0/0 give inf and nan without NumPy's warnings, as on every other device."""
+    return np.errstate(all="ignore")

@@ -1,0 +1,67 @@
+"""Kernels: convolution and pooling on plain arrays. No Tensor and no gradient bookkeeping in here.
+
+Every kernel set is a module with the same functions,
+
+    conv2d(x, w, geometry, bias=None)         max_pool2d(x, geometry) -> (y, indices)      avg_pool2d(x, geometry)
+    conv2d_input_grad(g, w, geometry)         max_pool2d_input_grad(g, indices, geometry)  avg_pool2d_input_grad(...)
+    conv2d_weight_grad(x, g, geometry)
+
+and they are to be read in this order:
+
+    reference   the definition, as loops: slow, and what the others are tested against
+    im2col      the classic: copy the windows into a matrix, multiply once; on any array module
+
+`active(array)` is the set in use; `with use_kernels("reference"):` chooses another. All sets agree on shapes, on
+padding and on what `indices` mean (row · width + column in the unpadded image), so what one set kept, another can use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from minidl.backend import Array, backend_of
+from minidl.errors import DeviceError, SettingError
+
+SETS = ("reference", "im2col")
+_ON_HOST_ONLY = ("reference",)
+
+
+class _Choice(threading.local):
+    name: str | None = None               # None: the default for the array
+
+
+_choice = _Choice()
+
+
+def chosen() -> str | None:
+    """The name of the kernel set that `use_kernels` selected in this thread, or None for the default."""
+    return _choice.name
+
+
+def active(array: Array) -> ModuleType:
+    """The kernel set that will work on `array`: the selected one, else the fastest that fits."""
+    name = _choice.name or "im2col"
+    if name in _ON_HOST_ONLY and not backend_of(array).is_host:
+        raise DeviceError(f'the "{name}" kernels run on the CPU, the array is on "{backend_of(array).name}"; '
+                          f'use use_kernels("im2col") or move the tensor with .to("cpu")', where="kernels")
+    return importlib.import_module(f"minidl.kernels.{name}")
+
+
+@contextmanager
+def use_kernels(name: str | None) -> Iterator[None]:
+    """Select a kernel set inside a `with` block, in this thread; None selects the default.
+
+    What is recorded inside the block runs backward with the same set, also after the block.
+    """
+    if name is not None and name not in SETS:
+        raise SettingError(f"got {name!r}, expected one of {', '.join(map(repr, SETS))}", where="use_kernels")
+    before = _choice.name
+    _choice.name = name
+    try:
+        yield
+    finally:
+        _choice.name = before

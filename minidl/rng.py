@@ -1,0 +1,55 @@
+"""Random numbers: one generator, seeded by `manual_seed`, drawn on the host.
+
+Every draw happens in NumPy on the CPU and is uploaded where needed, so that one seed gives the same weights and the
+same batches on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Generator:
+    """A stream of random numbers with a seed of its own, as `torch.Generator`.
+
+    Functions that draw (`minidl.randn`, …) take `generator=`; without one they use the global generator.
+    """
+
+    def __init__(self, device: object = "cpu") -> None:
+        self.manual_seed(int(np.random.SeedSequence().generate_state(1)[0]))
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream again from `seed` (any int). Returns the generator."""
+        self._seed = int(seed)
+        # SeedSequence takes no negative numbers; PyTorch does
+        self.numpy = np.random.Generator(np.random.PCG64(self._seed % 2**64))
+        return self
+
+    def initial_seed(self) -> int:
+        """The seed that the stream was started from."""
+        return self._seed
+
+    def get_state(self) -> dict[str, Any]:
+        """The exact place in the stream, as plain numbers that JSON can hold."""
+        return {"seed": self._seed, "bit_generator": self.numpy.bit_generator.state}
+
+    def set_state(self, state: dict[str, Any]) -> Generator:
+        """Continue from a place that `get_state` returned."""
+        self._seed = state["seed"]
+        self.numpy.bit_generator.state = state["bit_generator"]
+        return self
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the global generator, from which weights, dropout masks and shuffles are drawn."""
+    return default_generator.manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """The seed of the global generator."""
+    return default_generator.initial_seed()
