@@ -34,9 +34,10 @@ class Backend:
     from_host: Callable[[np.ndarray], Array]            # upload
     to_host: Callable[[Array], np.ndarray]              # download
     sum: Callable[[Array, Axes, bool], Array]           # a sum that keeps its precision in float32
+    unwrap: Callable[[Array], Array] = lambda array: array      # the array with a `base` that tells who owns memory
 
 
-class device:  # noqa: N801 (PyTorch's name)
+class device:
     """The name of a place for tensors: `device("cpu")`, `device("cuda", 0)`, `device("cuda:0")`.
 
     Making one checks its spelling, not that the device is there; that is found out when a tensor is moved to it.
@@ -44,12 +45,13 @@ class device:  # noqa: N801 (PyTorch's name)
 
     __slots__ = ("index", "type")
 
-    def __init__(self, type: str | device, index: int | None = None) -> None:
-        if isinstance(type, device):
-            type, index = type.type, type.index
-        name, _, number = type.partition(":")
+    type: str
+    index: int | None
+
+    def __init__(self, place: str | device, index: int | None = None) -> None:
+        name, _, number = str(place).partition(":")
         if name not in ("cpu", "cuda", "fake") or (number and not number.isdigit()):
-            raise DeviceError(f'got {type!r}, expected "cpu", "cuda" or "cuda:0"', where="device")
+            raise DeviceError(f'got {place!r}, expected "cpu", "cuda" or "cuda:0"', where="device")
         self.type = name
         self.index = int(number) if number else index
 
@@ -108,7 +110,7 @@ def backend_for(place: str | device) -> Backend:
     if place.type == "cpu":
         return cpu
     if place.type == "fake":
-        from minidl import fake                         # only tests pay for it
+        from minidl import fake  # only tests pay for it
 
         return fake.backend
     raise DeviceError(f'got device "{place}", but this version of minidl computes on the CPU only; use "cpu"')
@@ -119,9 +121,15 @@ def device_of(array: Array) -> device:
     return device(backend_of(array).name)
 
 
-def memory_owner(array: Array) -> Array:
-    """The array that owns the memory: the array itself, or what it is a view of."""
-    return array if array.base is None else array.base
+def memory_of(array: Array) -> object:
+    """The object that owns the memory: two arrays with the same owner are views of one another."""
+    inner = backend_of(array).unwrap(array)
+    return inner if inner.base is None else inner.base
+
+
+def as_array(result: Any) -> Array:
+    """What a function of NumPy returned, as an array: its reductions and its sums of 0-d arrays give scalars."""
+    return np.asarray(result) if isinstance(result, np.generic) else result
 
 
 def as_number(value: Any) -> bool | int | float | None:

@@ -57,6 +57,11 @@ def is_floating(dtype: Dtype) -> bool:
     return dtype.kind == "f"
 
 
+def category(dtype: Dtype) -> int:
+    """0 for booleans, 1 for integers, 2 for floats: what a type can hold, a higher one can hold too."""
+    return _CATEGORY[dtype.kind]
+
+
 def dtype_of_number(number: object) -> Dtype:
     """The type that a Python number stands for: bool, int64 or the default float."""
     if isinstance(number, bool):
@@ -88,7 +93,7 @@ def _higher_category(strong: Dtype | None, weak: Dtype | None) -> Dtype | None:
     """`strong`, unless `weak` is of a higher category."""
     if strong is None or weak is None:
         return strong if weak is None else weak
-    if _CATEGORY[weak.kind] > _CATEGORY[strong.kind]:
+    if category(weak) > category(strong):
         return weak
     return strong
 

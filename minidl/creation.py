@@ -1,0 +1,157 @@
+"""Functions that make tensors: from data, filled with a number, or drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.backend import backend_for, device
+from minidl.dtypes import Dtype
+from minidl.errors import SettingError
+from minidl.rng import Generator, default_generator
+from minidl.tensors import Tensor, host_array
+
+Place = str | device | None
+
+
+def _finished(array: np.ndarray, place: Place, requires_grad: bool) -> Tensor:
+    """A new host array as a tensor on the device that was asked for."""
+    tensor = Tensor._of(backend_for(place or "cpu").from_host(array))
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
+    """`zeros(2, 3)` and `zeros((2, 3))` are the same; sizes may be tensors of one integer."""
+    if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
+        sizes = sizes[0]
+    shape = tuple(int(n) for n in sizes)
+    if any(n < 0 for n in shape):
+        raise SettingError(f"got the size {shape}, expected no negative numbers")
+    return shape
+
+
+def _float(dtype: Any) -> Dtype:
+    return dtypes.get_default_dtype() if dtype is None else np.dtype(dtype)
+
+
+def tensor(data: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of the data: a number, nested lists, an array.
+
+    Python floats become the default float type (float32), integers int64, booleans bool; arrays keep their type.
+    """
+    return _finished(np.array(host_array(data, dtype)), device, requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Place = None) -> Tensor:
+    """Like `tensor`, but without a copy where none is needed."""
+    if isinstance(data, Tensor):
+        return data.to(dtype=dtype, device=device)
+    return _finished(host_array(data, dtype), device, False)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that shares memory with a NumPy array."""
+    return Tensor._of(host_array(array))
+
+
+def zeros(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """Zeros, `zeros(2, 3)`."""
+    return _finished(np.zeros(_shape(size), _float(dtype)), device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """Ones, `ones(2, 3)`."""
+    return _finished(np.ones(_shape(size), _float(dtype)), device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """Memory as it comes: whatever numbers happen to be in it."""
+    return _finished(np.empty(_shape(size), _float(dtype)), device, requires_grad)
+
+
+def full(size: Sequence[int], fill_value: Any, dtype: Any = None, device: Place = None,
+         requires_grad: bool = False) -> Tensor:
+    """One number everywhere; its type decides the dtype unless one is given."""
+    array = np.full(_shape(size), fill_value, dtype or dtypes.dtype_of_number(fill_value))
+    return _finished(array, device, requires_grad)
+
+
+def zeros_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of another tensor's shape, dtype and device."""
+    return zeros(other.shape, dtype=dtype or other.dtype, device=other.device, requires_grad=requires_grad)
+
+
+def ones_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of another tensor's shape, dtype and device."""
+    return ones(other.shape, dtype=dtype or other.dtype, device=other.device, requires_grad=requires_grad)
+
+
+def full_like(other: Tensor, fill_value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """One number everywhere, in another tensor's shape, dtype and device."""
+    return full(other.shape, fill_value, dtype or other.dtype, other.device, requires_grad)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None,
+           device: Place = None, requires_grad: bool = False) -> Tensor:
+    """Numbers from `start` (or 0) up to, not including, `end`."""
+    first, last = (0, start) if end is None else (start, end)
+    if dtype is None:
+        integers = all(isinstance(n, int) for n in (first, last, step))
+        dtype = dtypes.int64 if integers else dtypes.get_default_dtype()
+    return _finished(np.arange(first, last, step).astype(dtype), device, requires_grad)
+
+
+def linspace(start: float, end: float, steps: int, dtype: Any = None, device: Place = None,
+             requires_grad: bool = False) -> Tensor:
+    """`steps` numbers at equal distances, both ends included."""
+    return _finished(np.linspace(start, end, steps).astype(_float(dtype)), device, requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal of an n×m matrix."""
+    return _finished(np.eye(n, m, dtype=_float(dtype)), device, requires_grad)
+
+
+# -- random; all from one generator, on the host -------------------------------------------------------------------
+
+def rand(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False,
+         generator: Generator | None = None) -> Tensor:
+    """Uniform between 0 (included) and 1."""
+    array = (generator or default_generator).numpy.random(_shape(size)).astype(_float(dtype))
+    # a float64 just below 1 may round to 1 in float32, which is outside of the interval
+    array[array == 1] = np.nextafter(array.dtype.type(1), array.dtype.type(0))
+    return _finished(array, device, requires_grad)
+
+
+def randn(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False,
+          generator: Generator | None = None) -> Tensor:
+    """Normally distributed with mean 0 and standard deviation 1."""
+    array = (generator or default_generator).numpy.standard_normal(_shape(size))
+    return _finished(np.asarray(array, _float(dtype)), device, requires_grad)
+
+
+def randint(low: int, high: Any = None, size: Sequence[int] | None = None, dtype: Any = dtypes.int64,
+            device: Place = None, generator: Generator | None = None) -> Tensor:
+    """Integers from `low` up to, not including, `high`; `randint(10, (3,))` starts at 0."""
+    if size is None:
+        low, high, size = 0, low, high
+    array = (generator or default_generator).numpy.integers(low, high, _shape([size]), dtype=np.int64)
+    return _finished(array.astype(dtype), device, False)
+
+
+def randperm(n: int, device: Place = None, generator: Generator | None = None) -> Tensor:
+    """The numbers 0 … n-1 in random order."""
+    return _finished((generator or default_generator).numpy.permutation(n), device, False)
+
+
+def rand_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """`rand` in another tensor's shape, dtype and device."""
+    return rand(other.shape, dtype=dtype or other.dtype, device=other.device)
+
+
+def randn_like(other: Tensor, dtype: Any = None) -> Tensor:
+    """`randn` in another tensor's shape, dtype and device."""
+    return randn(other.shape, dtype=dtype or other.dtype, device=other.device)

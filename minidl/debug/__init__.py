@@ -1,0 +1,1 @@
+"""Tools that look at the engine from outside. They import the engine; the engine never imports them."""

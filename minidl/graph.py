@@ -1,0 +1,433 @@
+"""The graph: what an op is, and the nodes that calls of ops leave behind.
+
+Calling an op on tensors that require grad leaves a `Node`: which op it was, what it kept for its derivative, and which
+nodes its inputs came from. `minidl.autograd` walks these nodes back.
+
+This file does not know what a Tensor can do. It needs the fields `array`, `node` and `version`, and the class itself,
+which `minidl.tensors` hands over with `set_tensor_class`.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from minidl import dtypes, kernels
+from minidl.backend import Array, as_array, as_number, backend_of, memory_of, quiet, xp_of
+from minidl.dtypes import Dtype
+from minidl.errors import DeviceError, DtypeError, GraphError
+from minidl.recording import Version, module_path, state, users_line
+
+if TYPE_CHECKING:                       # for the type checker only: imports run one way, and these stand above
+    from minidl.autograd import BackwardStep
+    from minidl.tensors import Tensor
+
+_tensor_class: Any = None
+
+
+def set_tensor_class(cls: type) -> None:
+    """Tell the engine which class carries arrays through the graph. Called once, by `minidl.tensors`."""
+    global _tensor_class
+    _tensor_class = cls
+
+
+def new_tensor(array: Array, node: Node | None = None, version: Version | None = None) -> Tensor:
+    """The one way in which ops and the engine make tensors."""
+    return _tensor_class._of(array, node, version)  # type: ignore[no-any-return]
+
+
+# -- who is watching -----------------------------------------------------------------------------------------------------
+
+class Observer:
+    """Something that watches the engine: tracing, drawing, timing. Everything in `minidl.debug` is one of these."""
+
+    def op_called(self, op: Op, inputs: Sequence[Any], output: Tensor) -> None:
+        """`op` has run forward. `inputs` are Tensors, Python numbers or None."""
+
+    def op_went_back(self, step: BackwardStep) -> None:
+        """`step.op` has run backward."""
+
+
+observers: list[Observer] = []
+
+
+# -- ops -----------------------------------------------------------------------------------------------------------------
+
+class Contract:
+    """What an op class promises with its signatures; read once, when the class is made."""
+
+    def __init__(self, op: type[Op]) -> None:
+        parameters = list(signature(op.forward).parameters.values())[1:]                # without self
+        self.inputs = tuple(p.name for p in parameters if p.kind is not Parameter.VAR_POSITIONAL)
+        self.variadic = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
+        all_inputs = (*self.inputs, self.variadic) if self.variadic else self.inputs
+        if {"y", "g"} & set(all_inputs):
+            raise TypeError(f"{op.__name__}.forward calls an input 'y' or 'g'; in backward, y is the output "
+                            f"and g its gradient, so choose another name")
+
+        # input name -> what its gradient asks for; the key None stands for a backward() that gives all at once
+        self.asks: dict[str | None, tuple[str, ...]] = {}
+        for name in (None, *all_inputs):
+            method = getattr(op, "backward" if name is None else f"backward_{name}", None)
+            if method is not None:
+                asked = list(signature(method).parameters)[1:]                          # without self
+                if not asked or asked[0] != "g":
+                    raise TypeError(f"{op.__name__}.{method.__name__} must take g, the gradient of the output, first")
+                self.asks[name] = tuple(asked[1:])
+        self._refuse_unknown_names(op, all_inputs)
+        self.kept_names = sorted({name for asked in self.asks.values() for name in asked})
+
+    def _refuse_unknown_names(self, op: type[Op], inputs: tuple[str, ...]) -> None:
+        # names given to self.keep(...) stand among the constants of forward's code
+        constants = op.forward.__code__.co_consts
+        put_away = {name for c in constants if isinstance(c, tuple) for name in c if isinstance(name, str)}
+        for method in vars(op):
+            if method.startswith("backward_") and method.removeprefix("backward_") not in inputs:
+                raise TypeError(f"{op.__name__}.{method}: forward has no input {method.removeprefix('backward_')!r}, "
+                                f"only {', '.join(inputs)}")
+        for name in {name for asked in self.asks.values() for name in asked}:
+            if name != "y" and name not in inputs and name not in put_away:
+                raise TypeError(f"{op.__name__}.backward asks for {name!r}, which is no input of forward "
+                                f"({', '.join(inputs)}), not the output y, and not put away with self.keep({name}=...)")
+
+    def wants_gradient(self, position: int) -> bool:
+        """Whether the op has a gradient for its input at this position."""
+        return None in self.asks or self.name_of(position) in self.asks
+
+    def name_of(self, position: int) -> str:
+        """The name of the input at this position of a call."""
+        if position < len(self.inputs):
+            return self.inputs[position]
+        assert self.variadic is not None
+        return self.variadic
+
+
+class Op:
+    """One differentiable operation. A new object is made for each call; its settings go to `__init__`.
+
+    class Mul(Op):
+        broadcasts = True
+        def forward(self, a, b):     return a * b          # arrays in, array out
+        def backward_a(self, g, b):  return g * b          # Tensors in, Tensor out:  dL/da = dL/dy · b
+        def backward_b(self, g, a):  return g * a
+
+    The signature of a backward method is the list of what is kept for it. After `g`, the gradient of the output, it
+    may ask by name for inputs of `forward`, for `y` (the output), or for what `forward` put away with
+    `self.keep(name=value)`. `backward_NAME` gives the gradient of one input and runs only if someone needs it; a
+    single `backward` gives all of them, as a tuple in the order of the inputs. An input without a gradient (labels,
+    indices) has no `backward_NAME`; an op without any backward is not differentiable.
+
+    Backward is written in Tensor operations, so it is differentiable itself: `grad(..., create_graph=True)` records it
+    and second derivatives come for nothing. An op whose backward needs kept intermediates that depend on the inputs
+    (more than masks, indices and sizes, which are constants) sets `once_differentiable`.
+    """
+
+    broadcasts: ClassVar[bool] = False              # inputs are broadcast; the engine sums the gradients back
+    once_differentiable: ClassVar[bool] = False
+    dtype_rule: ClassVar[str] = "any"               # "any", "same", "promote" or "float": see _to_common_dtype
+
+    contract: ClassVar[Contract]
+    registry: ClassVar[list[type[Op]]] = []         # every op class, for the tests
+
+    forward: Callable[..., Any]
+    _kept: dict[str, Any] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if hasattr(cls, "forward"):
+            cls.contract = Contract(cls)
+            Op.registry.append(cls)
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """Run forward on the arrays of `inputs` and record the call if any of them requires grad."""
+        inputs = self._prepare(inputs)
+        arrays = [x.array if isinstance(x, _tensor_class) else x for x in inputs]
+        with quiet():
+            y = new_tensor(as_array(self.forward(*arrays)))
+        _share_version_of_views(y, inputs)
+        if state.recording:
+            parents = self._parents(inputs, y)
+            if parents is not None:
+                y.node = Node(self, inputs, parents, y)
+        for observer in observers:
+            observer.op_called(self, inputs, y)
+        return y
+
+    def keep(self, **values: Any) -> None:
+        """Put intermediates of forward away for backward, which asks for them by name. Called inside `forward`."""
+        self._kept = {**(self._kept or {}), **values}
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+    # -- what __call__ does before and after forward -------------------------------------------------------------------------
+
+    def _prepare(self, inputs: Sequence[Any]) -> list[Any]:
+        """Everything a Tensor, a Python number or None; all on one device; of the dtypes that the op computes in."""
+        prepared: list[Any] = []
+        for x in inputs:
+            if isinstance(x, _tensor_class) or x is None:
+                prepared.append(x)
+            else:
+                number = as_number(x)
+                prepared.append(_tensor_class._from(x) if number is None else number)
+        tensors = [x for x in prepared if isinstance(x, _tensor_class)]
+        kinds = {type(x.array) for x in tensors}
+        if len(kinds) > 1:
+            raise self._mixed_devices(prepared)
+        if self.dtype_rule != "any":
+            prepared = self._to_common_dtype(prepared, tensors)
+        return prepared
+
+    def _to_common_dtype(self, inputs: list[Any], tensors: list[Tensor]) -> list[Any]:
+        """Apply `dtype_rule`: cast to PyTorch's common type ("promote"; "float": and integers become floats), or
+        refuse mixed types ("same").
+        """
+        if len({x.array.dtype for x in tensors}) == 1 and len(tensors) == len(inputs) and self.dtype_rule != "float":
+            return inputs
+        if self.dtype_rule == "same":
+            if len({x.array.dtype for x in tensors}) > 1:
+                raise self._mixed_dtypes(inputs)
+            return inputs
+        target = dtypes.result_type(((x.array.dtype, x.array.ndim) for x in tensors),
+                                    (x for x in inputs if isinstance(x, int | float)))
+        if self.dtype_rule == "float" and not dtypes.is_floating(target):
+            target = dtypes.get_default_dtype()
+        return [Cast(target)(x) if isinstance(x, _tensor_class) and x.array.dtype != target else x for x in inputs]
+
+    def _parents(self, inputs: Sequence[Any], y: Tensor) -> tuple[Node | None, ...] | None:
+        """The node that each input came from; None where no gradient is needed, and as a whole if nowhere."""
+        if not self.contract.asks or not dtypes.is_floating(y.array.dtype):
+            return None
+        parents = tuple(x.node if isinstance(x, _tensor_class) and self.contract.wants_gradient(i) else None
+                        for i, x in enumerate(inputs))
+        return parents if any(parents) else None
+
+    def _mixed_devices(self, inputs: Sequence[Any]) -> DeviceError:
+        places = [f"{self.contract.name_of(i)} on {backend_of(x.array).name!r}"
+                  for i, x in enumerate(inputs) if isinstance(x, _tensor_class)]
+        return DeviceError(f"got {' and '.join(places)}, expected all on one device; move one with .to(device)",
+                           where=_name_for_people(self))
+
+    def _mixed_dtypes(self, inputs: Sequence[Any]) -> DtypeError:
+        named = [(self.contract.name_of(i), x.array.dtype) for i, x in enumerate(inputs) if isinstance(x, _tensor_class)]
+        name, odd = next(((n, d) for n, d in named if d == dtypes.uint8), named[0])
+        wanted = next(d for _, d in named if d != odd)
+        cast = f"{name}.to(minidl.{wanted})" + (" / 255 for images" if odd == dtypes.uint8 else "")
+        got = " and ".join(f"{dtype} for {name}" for name, dtype in named)
+        return DtypeError(f"got {got}, expected one dtype; cast with {cast}", where=_name_for_people(self))
+
+
+def _name_for_people(op: Op) -> str:
+    return type(op).__name__.lower()
+
+
+def _share_version_of_views(y: Tensor, inputs: Sequence[Any]) -> None:
+    """If y is a view of an input's memory, let both count writes together."""
+    memory = memory_of(y.array)
+    for x in inputs:
+        if isinstance(x, _tensor_class) and memory_of(x.array) is memory:
+            y.version = x.version
+            y.version.shared_by(x, y)
+
+
+# -- nodes: what a call leaves behind ------------------------------------------------------------------------------------
+
+class Kept:
+    """A value kept for backward: its array, the node it came from, and the version it had."""
+
+    __slots__ = ("array", "at", "node", "version")
+
+    def __init__(self, tensor: Tensor, node: Node | None) -> None:
+        self.array = tensor.array
+        self.node = node
+        self.version = tensor.version
+        self.at = tensor.version.count
+
+
+class Node:
+    """One recorded call, or a leaf (`op` is None). Edges point from a result to what it was computed from.
+
+    An edge keeps no array alive: arrays are held by `kept` alone, which `release` empties once backward went through.
+    """
+
+    __slots__ = ("__weakref__", "_kernels", "_line", "_modules", "dtype", "hooks", "kept", "op", "parents", "released",
+                 "retains_grad", "shape", "tensor")
+
+    def __init__(self, op: Op | None, inputs: Sequence[Any], parents: tuple[Node | None, ...], y: Tensor) -> None:
+        self.op: Any = op
+        self.parents = parents              # aligned with the inputs; None where no gradient is needed
+        self.shape: tuple[int, ...] = y.array.shape
+        self.dtype: Dtype = y.array.dtype
+        self.hooks: dict[int, Callable[[Tensor], Tensor | None]] = {}
+        self.retains_grad = False
+        self.tensor: weakref.ref[Tensor] | None = None      # who gets `.grad`: a leaf, or after retain_grad()
+        self.kept: dict[str, Any] = {}
+        self.released = False
+        self._kernels = kernels.chosen()
+        self._line = users_line()
+        self._modules = (state.modules[0], state.modules[-1]) if state.modules else None
+        if op is not None:
+            self._keep(op, inputs, y)
+
+    def _keep(self, op: Op, inputs: Sequence[Any], y: Tensor) -> None:
+        """Keep what the needed gradients ask for, and nothing else."""
+        contract, put_away = op.contract, op._kept or {}
+        op._kept = None
+        needed = {contract.name_of(i) for i, parent in enumerate(self.parents) if parent is not None}
+        for key, names in contract.asks.items():
+            if key is not None and key not in needed:
+                continue
+            for name in names:
+                if name == "y":
+                    self.kept[name] = Kept(y, None)         # its node is this one: held here it would be a cycle
+                elif name == contract.variadic:
+                    self.kept[name] = [_kept(x) for x in inputs[len(contract.inputs):]]
+                elif name in contract.inputs:
+                    self.kept[name] = _kept(inputs[contract.inputs.index(name)])
+                elif name in put_away:
+                    self.kept[name] = put_away[name]
+                else:
+                    raise TypeError(f"{op}.backward asks for {name!r}, but forward did not self.keep({name}=...)")
+
+    def gradients(self, g: Tensor) -> list[tuple[str, Node, Tensor]]:
+        """Given `g`, the gradient of the output: (name, node, gradient) of each input that needs one.
+
+        This is where an op's backward is called.
+        """
+        op, contract = self.op, self.op.contract
+        if None in contract.asks:
+            all_at_once = op.backward(g, *self._arguments(None))
+            results = list(all_at_once) if isinstance(all_at_once, tuple | list) else [all_at_once]
+            results = [r if parent is not None else None for r, parent in zip(results, self.parents, strict=True)]
+        else:
+            results = [None] * len(self.parents)
+            for i, parent in enumerate(self.parents):
+                if parent is not None:
+                    name = contract.name_of(i)
+                    results[i] = getattr(op, f"backward_{name}")(g, *self._arguments(name))
+        return [(self._input_name(i), parent, self._checked(i, result, parent))
+                for i, (result, parent) in enumerate(zip(results, self.parents, strict=True))
+                if result is not None and parent is not None]
+
+    def _arguments(self, key: str | None) -> list[Any]:
+        """The kept values that a backward method asks for, as Tensors connected to where they came from."""
+        arguments = []
+        for name in self.op.contract.asks[key]:
+            value = self.kept[name]
+            if name == self.op.contract.variadic:
+                arguments += [self._unpacked(name, v) for v in value]
+            else:
+                arguments.append(self._unpacked(name, value))
+        return arguments
+
+    def _unpacked(self, name: str, value: Any) -> Any:
+        if isinstance(value, Kept):
+            if value.version.count != value.at:
+                what = "its output" if name == "y" else f"its input '{name}'"
+                raise GraphError(f"{self.op} kept {what} for the backward pass, but it was changed in place afterwards; "
+                                 f"write x = x + 1 instead of x += 1, or change a clone()", where=self.where)
+            return new_tensor(value.array, self if name == "y" else value.node, value.version)
+        if hasattr(value, "dtype"):                         # a mask or indices, put away with self.keep
+            return new_tensor(value)
+        return value
+
+    def _checked(self, i: int, gradient: Tensor, parent: Node) -> Tensor:
+        """The gradient of input i in the shape of that input: broadcasting is undone here, for all ops."""
+        if gradient.array.shape != parent.shape and self.op.broadcasts:
+            gradient = SumTo(parent.shape)(gradient)
+        if gradient.array.shape != parent.shape or gradient.array.dtype != parent.dtype:
+            raise GraphError(f"{self.op}.backward returned a gradient of shape {gradient.array.shape} and dtype "
+                             f"{gradient.array.dtype} for its input '{self._input_name(i)}', which is {parent.shape} "
+                             f"and {parent.dtype}; a gradient looks like its input", where=self.where)
+        return gradient
+
+    def _input_name(self, i: int) -> str:
+        fixed = len(self.op.contract.inputs)
+        return self.op.contract.name_of(i) + (f"[{i - fixed}]" if i >= fixed else "")
+
+    def release(self) -> None:
+        """Let go of the kept values."""
+        if self.kept:
+            self.kept = {}
+            self.released = True
+
+    @property
+    def where(self) -> str:
+        """The user's line that made the call, "train.py:12"; empty if there is none."""
+        if self._line is None:
+            return ""
+        code, line = self._line
+        return f"{os.path.basename(code.co_filename)}:{line}"
+
+    @property
+    def module(self) -> str:
+        """The path of the module that made the call, "features.0"; empty outside of modules."""
+        return "" if self._modules is None else module_path(*self._modules)
+
+    def __repr__(self) -> str:
+        name = "Leaf" if self.op is None else str(self.op)
+        return f"<{name} at {self.where}>" if self.where else f"<{name}>"
+
+
+def _kept(value: Any) -> Any:
+    return Kept(value, value.node) if isinstance(value, _tensor_class) else value
+
+
+def leaf(tensor: Tensor) -> Node:
+    """A node for a tensor that gradients are to be collected for."""
+    node = Node(None, (), (), tensor)
+    node.tensor = weakref.ref(tensor)
+    return node
+
+
+# -- the ops that the engine itself calls --------------------------------------------------------------------------------
+
+class Cast(Op):
+    """The same numbers in another dtype; the gradient goes back in the dtype of the input."""
+
+    def __init__(self, dtype: Dtype) -> None:
+        self.dtype = dtype
+
+    def forward(self, x: Array) -> Array:
+        self.dtype_of_x = x.dtype
+        return x.astype(self.dtype)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return Cast(self.dtype_of_x)(g)
+
+
+class SumTo(Op):
+    """The transpose of broadcasting: add up everything that came from the same number.
+
+    y[j] = sum over all i that broadcast to the same j of  x[i];   dL/dx[i] = g[j]
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.shape_of_x = x.shape
+        added = x.ndim - len(self.shape)                    # axes that broadcasting put in front
+        stretched = tuple(i + added for i, n in enumerate(self.shape) if n == 1 and x.shape[i + added] != 1)
+        return backend_of(x).sum(x, (*range(added), *stretched), True).reshape(self.shape)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return BroadcastTo(self.shape_of_x)(g)
+
+
+class BroadcastTo(Op):
+    """Repeat a smaller array to a larger shape, as a view:  y[i] = x[j];   dL/dx[j] = sum over its i of  g[i]."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.shape_of_x = x.shape
+        return xp_of(x).broadcast_to(x, self.shape)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return SumTo(self.shape_of_x)(g)

@@ -1,0 +1,366 @@
+"""Module: a function with parameters, made of smaller ones.
+
+A module's parameters, buffers and submodules are ordinary attributes, set with `self.weight = nn.Parameter(...)`, and
+found by looking at the attributes in the order in which they were set. There are no hidden tables.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from minidl import recording
+from minidl.errors import GraphError, MinidlError, ModuleError, ShapeError
+from minidl.recording import HookHandle, no_grad
+from minidl.tensors import Tensor
+
+M = TypeVar("M", bound="Module")
+
+
+class Parameter(Tensor):
+    """A leaf tensor that an optimizer is to change: what a module's `parameters()` lists."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        self.array, self.version = data.array, data.version
+        self.node, self.grad = None, None
+        if requires_grad:
+            self.requires_grad_()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        twin = Parameter(super().__deepcopy__(memo).detach(), self.requires_grad)
+        twin.grad = copy.deepcopy(self.grad, memo)
+        memo[id(self)] = twin
+        return twin
+
+    def __repr__(self) -> str:
+        return "Parameter containing:\n" + super().__repr__()
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The base of all layers and models: write `__init__`, which makes the parts, and `forward`, which uses them.
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.hidden = nn.Linear(784, 100)
+                self.out = nn.Linear(100, 10)
+
+            def forward(self, x):
+                return self.out(self.hidden(x).relu())
+
+    `training` tells layers such as dropout which mode they are in; `train()` and `eval()` set it for all parts.
+    """
+
+    training: bool
+    forward: Callable[..., Any]
+
+    def __init__(self) -> None:
+        self.training = True
+        self._buffers: dict[str, bool] = {}                 # name -> whether it belongs into the state dict
+        self._hooks: dict[str, dict[int, Callable[..., Any]]] = {"pre": {}, "post": {}}
+
+    # -- calling --
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`, with the hooks around it; errors inside name this module by its path."""
+        self._check_initialised()
+        stack = recording.module_stack()
+        if not stack:
+            self._refuse_hidden_modules()
+        stack.append(self)
+        try:
+            for hook in list(self._hooks["pre"].values()):
+                changed = hook(self, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+            result = self.forward(*args, **kwargs)
+            for hook in list(self._hooks["post"].values()):
+                changed = hook(self, args, result)
+                result = result if changed is None else changed
+            return result
+        except MinidlError as error:
+            if not error.located:                           # the innermost module knows best
+                path = recording.module_path(stack[0], self)
+                error.where, error.located = " ".join(part for part in (path, self.short_name()) if part), True
+            raise
+        finally:
+            stack.pop()
+
+    def __getattr__(self, name: str) -> Any:
+        # only reached when the attribute is not there
+        if name == "forward":
+            raise ModuleError("has no forward; define forward(self, x)", where=type(self).__name__)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module | Parameter):
+            self._check_initialised()
+        before = vars(self).get(name)
+        if isinstance(before, Parameter) and value is not None and not isinstance(value, Parameter):
+            raise ModuleError(f"got a {type(value).__name__} for the parameter {name!r}, expected an nn.Parameter or None; "
+                              f"wrap it, nn.Parameter(x), or change the numbers with {name}.data = x",
+                              where=type(self).__name__)
+        if not isinstance(before, list | tuple | dict) and _hides_modules(value):
+            raise self._hidden_modules(name, value)
+        object.__setattr__(self, name, value)
+
+    def _check_initialised(self) -> None:
+        if "_buffers" not in vars(self):
+            raise ModuleError("got no call of super().__init__(); make it the first line of __init__",
+                              where=type(self).__name__)
+
+    def _refuse_hidden_modules(self) -> None:
+        # a list that grew after it was assigned can only be seen when the module is used
+        for module in self.modules():
+            for name, value in vars(module).items():
+                if _hides_modules(value):
+                    raise module._hidden_modules(name, value)
+
+    def _hidden_modules(self, name: str, value: Any) -> ModuleError:
+        kind = "ModuleDict" if isinstance(value, dict) else "ModuleList"
+        return ModuleError(f"got a plain {type(value).__name__} of modules as attribute {name!r}, whose parameters would "
+                           f"never train; use self.{name} = nn.{kind}(...)", where=type(self).__name__)
+
+    # -- what it is made of --
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of the direct parts."""
+        self._check_initialised()
+        seen: set[Module] = set()
+        for name, value in vars(self).items():
+            if isinstance(value, Module) and value not in seen:
+                seen.add(value)
+                yield name, value
+
+    def children(self) -> Iterator[Module]:
+        """The direct parts."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module (path "") and all parts of parts, each once."""
+        seen = {self}
+        to_visit: list[tuple[str, Module]] = [(prefix, self)]
+        while to_visit:
+            path, module = to_visit.pop()
+            yield path, module
+            children = []
+            for name, child in module.named_children():
+                if child not in seen:
+                    seen.add(child)
+                    children.append((f"{path}.{name}" if path else name, child))
+            to_visit += reversed(children)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all parts of parts, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter), each once, also where two parts share it."""
+        if recurse:
+            self._refuse_hidden_modules()
+        seen: set[Parameter] = set()
+        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and value not in seen:
+                    seen.add(value)
+                    yield f"{path}.{name}" if path else name, value
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters, each once: what an optimizer takes."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """(path, buffer): tensors that belong to the state but are not trained, such as running means."""
+        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name in module._buffers:
+                if getattr(module, name) is not None:
+                    yield f"{path}.{name}" if path else name, getattr(module, name)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Set a tensor as attribute `name` that moves with the module and, if `persistent`, is saved with it."""
+        self._check_initialised()
+        setattr(self, name, tensor)
+        self._buffers[name] = persistent
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Set a parameter, or None where a layer goes without it."""
+        setattr(self, name, parameter)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Set a submodule whose name is computed."""
+        setattr(self, name, module)
+
+    register_module = add_module
+
+    def get_submodule(self, path: str) -> Module:
+        """The part at a path such as "features.0"."""
+        for candidate, module in self.named_modules():
+            if candidate == path:
+                return module
+        raise AttributeError(f"{type(self).__name__} has no submodule {path!r}")
+
+    # -- state --
+
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """path -> tensor of all parameters and saved buffers; they share memory with the module."""
+        self._refuse_hidden_modules()
+        return {path: tensor.detach() for path, tensor in self._state(prefix)}
+
+    def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield prefix + name, value
+        for name, persistent in self._buffers.items():
+            if persistent and getattr(self, name) is not None:
+                yield prefix + name, getattr(self, name)
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield from value._state(f"{prefix}{name}.")
+
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+        """Copy the tensors of `state` into the parameters and buffers of the same names.
+
+        All names and shapes are checked first; on an error nothing has changed. strict=False accepts missing and
+        unexpected names.
+        """
+        own = dict(self._state())
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        wrong = [f"{name} is {tuple(state[name].shape)}, expected {own[name].shape}" for name in own
+                 if name in state and tuple(state[name].shape) != own[name].shape]
+        problems = [f"wrong shapes: {'; '.join(wrong)}"] if wrong else []
+        if strict:
+            problems += [f"missing: {', '.join(missing)}"] if missing else []
+            problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
+        if problems:
+            raise ShapeError(f"the state does not fit, nothing was loaded ({'; '.join(problems)})",
+                             where=f"{type(self).__name__}.load_state_dict")
+        with no_grad():
+            for name, tensor in own.items():
+                if name in state:
+                    tensor.copy_(Tensor._from(state[name]))
+        return IncompatibleKeys(missing, unexpected)
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set training mode (or, with False, evaluation mode) for this module and all its parts."""
+        self._check_initialised()
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Evaluation mode: dropout passes everything, batch-norm uses its running statistics."""
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Let all parameters be trained, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad = parameter.grad.detach().zero_()
+
+    def apply(self: M, function: Callable[[Module], Any]) -> M:
+        """Call `function` on every part, children first, and on this module."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    def to(self: M, *args: Any, **kwargs: Any) -> M:
+        """Move parameters and buffers to a device or a float type, in place. Integer buffers keep their type."""
+        self._refuse_hidden_modules()
+        with no_grad():
+            for module in self.modules():
+                for name, value in vars(module).items():
+                    if isinstance(value, Parameter) or (name in module._buffers and isinstance(value, Tensor)):
+                        moved = value.to(*args, **kwargs)
+                        if value.is_floating_point():
+                            value.data = moved
+                        else:
+                            value.data = moved.to(value.dtype)
+                        if value.grad is not None:
+                            value.grad = value.grad.to(*args, **kwargs)
+        return self
+
+    def cpu(self: M) -> M:
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self: M, index: int | None = None) -> M:
+        """Move to the GPU."""
+        return self.to("cuda" if index is None else f"cuda:{index}")
+
+    def double(self: M) -> M:
+        """To float64."""
+        from minidl.dtypes import float64
+
+        return self.to(float64)
+
+    def float(self: M) -> M:
+        """To float32."""
+        from minidl.dtypes import float32
+
+        return self.to(float32)
+
+    # -- hooks --
+
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> HookHandle:
+        """Call `hook(module, args)` before every forward; it may return other arguments."""
+        return HookHandle(self._hooks["pre"], hook)
+
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> HookHandle:
+        """Call `hook(module, args, output)` after every forward; it may return another output."""
+        return HookHandle(self._hooks["post"], hook)
+
+    def register_full_backward_hook(self, hook: Callable[[Module, Any, tuple[Tensor, ...]], Any]) -> HookHandle:
+        """Not there: a module is no step of the graph. `Tensor.register_hook` on its output sees the same gradient."""
+        raise GraphError("modules have no backward hooks here; in a forward hook call output.register_hook(...)",
+                         where="register_full_backward_hook")
+
+    # -- how it prints --
+
+    def extra_repr(self) -> str:
+        """The settings that stand between the parentheses when the module is printed."""
+        return ""
+
+    def short_name(self) -> str:
+        """The module in an error message, "Conv2d(1→6)"."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        lines = [line for name, child in vars(self).items() if isinstance(child, Module)
+                 for line in f"({name}): {child!r}".split("\n")]
+        extra = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        return "\n".join([f"{type(self).__name__}({extra}", *("  " + line for line in lines), ")"])
+
+
+def _hides_modules(value: Any) -> bool:
+    """Whether a plain list, tuple or dict holds modules or parameters, which would then not be found."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return any(isinstance(item, Module | Parameter) for item in value)

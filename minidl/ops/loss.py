@@ -1,0 +1,38 @@
+"""Loss functions that are one op because the composed form would lose precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidl.backend import Array, xp_of
+from minidl.graph import Op
+from minidl.ops.activation import log_softmax
+
+if TYPE_CHECKING:
+    from minidl.tensors import Tensor
+
+
+class CrossEntropy(Op):
+    """L[n] = - sum over c of  q[n,c] · log p[n,c],  with p = softmax(z) along axis 1 and q the wanted probabilities.
+
+    z (N, C, …), q (N, C, …)  ->  L (N, …)
+
+    dL/dz = p · (sum over c of q) - q, which is p - q for probabilities: what was said minus what is true.
+    dL/dq = - log p
+
+    Softmax, logarithm and sum in one op stay exact for scores of any size: log p is z - logsumexp(z), never log(0).
+    """
+
+    dtype_rule = "same"
+
+    def forward(self, z: Array, q: Array) -> Array:
+        log_p = log_softmax(z, axis=1)
+        # where q is 0 a class does not count, even if its log p is -inf
+        return -xp_of(z).where(q == 0, 0, q * log_p).sum(axis=1)            # (N, C, …) -> (N, …)
+
+    def backward_z(self, g: Tensor, z: Tensor, q: Tensor) -> Tensor:
+        p = z.softmax(1)
+        return (p * q.sum(1, keepdim=True) - q) * g.unsqueeze(1)            # g (N, …) -> (N, 1, …)
+
+    def backward_q(self, g: Tensor, z: Tensor) -> Tensor:
+        return -z.log_softmax(1) * g.unsqueeze(1)                           # g (N, …) -> (N, 1, …)

@@ -1,0 +1,55 @@
+"""Operations that only rearrange: the same numbers in another shape or order. Their gradients undo the rearranging."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from minidl.backend import Array
+from minidl.errors import ShapeError
+from minidl.graph import Op
+
+if TYPE_CHECKING:
+    from minidl.tensors import Tensor
+
+
+def full_shape(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """A requested shape with its -1 worked out; checks that it holds exactly `size` elements."""
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) == 1 and known and size % known == 0:
+        shape = tuple(size // known if n == -1 else n for n in shape)
+    if -1 in shape or math.prod(shape) != size:
+        raise ShapeError(f"got {size} elements for the shape {shape}, which holds {known}"
+                         f"{' times a whole number' if -1 in shape else ''}", where="reshape")
+    return shape
+
+
+class Reshape(Op):
+    """y = x in another shape, elements in the same (C) order;   dL/dx = g in the shape of x.
+
+    A view where the memory allows it, else a copy.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.shape_of_x = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return Reshape(self.shape_of_x)(g)
+
+
+class Permute(Op):
+    """y[i_p0, i_p1, …] = x[i_0, i_1, …], a view;   dL/dx = g with the axes put back."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes                                    # axis k of y is axis axes[k] of x
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, g: Tensor) -> Tensor:
+        inverse = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
+        return Permute(inverse)(g)

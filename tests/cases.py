@@ -1,0 +1,261 @@
+"""One row an op: inputs, how to call it, what it should give, and wrong gradients that the checker must catch.
+
+Everything in tests/test_ops.py is driven from this table: gradients of first and second order against finite
+differences, forward against a plain definition, forward and gradients against PyTorch, the fake device against the CPU.
+An op in minidl without a row fails the suite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import minidl
+import minidl.nn.functional as F
+from minidl import ops
+from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
+from minidl.ops.index import Key
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Case:
+    op: type                                                    # the op that this row is about
+    inputs: Callable[[Rng], list[np.ndarray]]                   # float64 arrays are checked, integers are data
+    run: Callable[..., minidl.Tensor]                           # on minidl tensors
+    expected: Callable[..., Any]                                # on NumPy arrays: the definition, written out
+    torch: Callable[..., Any] | None = None                     # called with the module torch and its tensors
+    note: str = ""
+    orders: tuple[int, ...] = (1, 2)                            # () for an op without gradient
+    rtol: float = 1e-6
+    atol: float = 1e-7
+    wrong: dict[str, Callable[..., Any]] = field(default_factory=dict)     # backward method -> a wrong one
+    on_fake: bool = True
+    syncs: int = 0                                              # reads from the device that forward and backward need
+
+    @property
+    def name(self) -> str:
+        return self.op.__name__ + (f" {self.note}" if self.note else "")
+
+
+def normal(*shapes: tuple[int, ...]) -> Callable[[Rng], list[np.ndarray]]:
+    return lambda rng: [rng.normal(size=shape) for shape in shapes]
+
+
+def positive(*shapes: tuple[int, ...]) -> Callable[[Rng], list[np.ndarray]]:
+    return lambda rng: [rng.uniform(0.5, 2, size=shape) for shape in shapes]
+
+
+def distinct(*shapes: tuple[int, ...]) -> Callable[[Rng], list[np.ndarray]]:
+    """No two elements closer than 0.1 and none near 0: the largest stays the largest when one moves by 1e-6."""
+    return lambda rng: [(rng.permutation(math.prod(shape)) - math.prod(shape) / 2 + 0.25).reshape(shape) * 0.1
+                        for shape in shapes]
+
+
+def with_data(floats: Callable[[Rng], list[np.ndarray]], *data: Any) -> Callable[[Rng], list[np.ndarray]]:
+    return lambda rng: [*floats(rng), *(np.array(d) for d in data)]
+
+
+def by_reference(run: Callable[..., minidl.Tensor]) -> Callable[..., Any]:
+    """The expected result of a convolution or pooling: the same call with the reference kernels."""
+    def expected(*arrays: np.ndarray) -> np.ndarray:
+        with minidl.use_kernels("reference"):
+            return run(*map(minidl.tensor, arrays)).numpy()
+    return expected
+
+
+CONV = Conv2dGeometry.of((2, 4, 5, 6), (4, 2, 3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+POOL = Pool2dGeometry.of((2, 2, 5, 6), (3, 2), stride=(2, 1), padding=1)
+DUPLICATES = [[0, 2, 2], [1, 1, 0]]
+SLICES = Key((slice(1, None), 2))
+
+
+def put(x: np.ndarray, key: Any, value: Any) -> np.ndarray:
+    x = x.copy()
+    x[key] = value
+    return x
+
+
+def added(shape: tuple[int, ...], key: Any, value: Any) -> np.ndarray:
+    y = np.zeros(shape)
+    np.add.at(y, key, value)
+    return y
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+
+def max_cells(x: np.ndarray) -> np.ndarray:
+    """Indices for MaxPool2dInputGrad that overlap: made by the reference kernels from distinct numbers."""
+    from minidl.kernels import reference
+    return reference.max_pool2d(x, POOL)[1]
+
+
+CASES = [
+    # -- elementwise --
+    Case(ops.Add, normal((3, 1, 2), (4, 1)), lambda a, b: a + b, lambda a, b: a + b, lambda t, a, b: a + b,
+         wrong={"backward": lambda self, g: (g, -g)}),
+    Case(ops.Sub, normal((3, 1, 2), (4, 1)), lambda a, b: a - b, lambda a, b: a - b, lambda t, a, b: a - b,
+         wrong={"backward_b": lambda self, g: g}),
+    Case(ops.Mul, normal((3, 1, 2), (4, 1)), lambda a, b: a * b, lambda a, b: a * b, lambda t, a, b: a * b,
+         wrong={"backward_a": lambda self, g, b: g * b * b}),
+    Case(ops.Mul, normal((3, 2)), lambda a: a * 3 * 0.5, lambda a: a * 1.5, lambda t, a: a * 3 * 0.5,
+         note="by numbers"),
+    Case(ops.Mul, normal((3, 2)), lambda a: a * a, lambda a: a ** 2, lambda t, a: a * a, note="with itself"),
+    Case(ops.Div, positive((3, 1, 2), (4, 1)), lambda a, b: a / b, lambda a, b: a / b, lambda t, a, b: a / b,
+         wrong={"backward_b": lambda self, g, b, y: g * y / b}),
+    Case(ops.Neg, normal((3, 2)), lambda x: -x, lambda x: -x, lambda t, x: -x,
+         wrong={"backward": lambda self, g: g}),
+    Case(ops.Pow, normal((3, 2)), lambda a: a ** 3, lambda a: a * a * a, lambda t, a: a ** 3, note="by a number",
+         wrong={"backward_a": lambda self, g, a, b: g * a ** (b - 1)}),
+    Case(ops.Pow, positive((3, 1), (1, 2)), lambda a, b: a ** b, lambda a, b: np.exp(b * np.log(a)),
+         lambda t, a, b: a ** b, wrong={"backward_b": lambda self, g, a, y: g * y}),
+    Case(ops.Pow, normal((3, 2)), lambda b: 2 ** b, lambda b: np.exp2(b), lambda t, b: 2 ** b, note="of a number"),
+    Case(ops.Exp, normal((3, 2)), lambda x: x.exp(), np.exp, lambda t, x: x.exp(),
+         wrong={"backward": lambda self, g, y: g * y * y}),
+    Case(ops.Log, positive((3, 2)), lambda x: x.log(), np.log, lambda t, x: x.log(),
+         wrong={"backward": lambda self, g, x: g / (x + 0.001)}),
+    Case(ops.Clone, normal((3, 2)), lambda x: x.clone(), lambda x: x, lambda t, x: x.clone()),
+    Case(ops.Cast, normal((3, 2)), lambda x: ops.Cast(minidl.float64)(x), lambda x: x, lambda t, x: x.double()),
+    Case(ops.ToDevice, normal((3, 2)), lambda x: (x.to("fake") * 2).to("cpu"), lambda x: x * 2, on_fake=False),
+    Case(ops.Equal, with_data(normal((2, 3)), [0.0, 1.0, 2.0]), lambda a, b: a == b, lambda a, b: a == b,
+         lambda t, a, b: a == b, orders=()),
+    Case(ops.NotEqual, with_data(normal((2, 3)), [0.0, 1.0, 2.0]), lambda a, b: a != b, lambda a, b: a != b,
+         lambda t, a, b: a != b, orders=()),
+    Case(ops.Greater, normal((2, 3), (3,)), lambda a, b: a > b, lambda a, b: a > b, lambda t, a, b: a > b, orders=()),
+    Case(ops.Greater, normal((2, 3)), lambda a: a < 0.5, lambda a: a < 0.5, lambda t, a: a < 0.5, orders=(),
+         note="turned around"),
+    Case(ops.GreaterEqual, normal((2, 3), (3,)), lambda a, b: a >= b, lambda a, b: a >= b, lambda t, a, b: a >= b,
+         orders=()),
+    # -- broadcasting and reductions --
+    Case(ops.BroadcastTo, normal((3, 1)), lambda x: x.expand(2, -1, 4), lambda x: np.broadcast_to(x, (2, 3, 4)),
+         lambda t, x: x.expand(2, -1, 4), wrong={"backward": lambda self, g: g[0, :, :1]}),
+    Case(ops.SumTo, normal((2, 3, 4)), lambda x: ops.SumTo((3, 1))(x), lambda x: x.sum((0, 2))[:, None],
+         lambda t, x: x.sum_to_size(3, 1)),
+    Case(ops.Sum, normal((2, 3, 4)), lambda x: x.sum((0, -1)), lambda x: x.sum(axis=(0, 2)), lambda t, x: x.sum((0, -1)),
+         wrong={"backward": lambda self, g: self.spread(g) / 2}),
+    Case(ops.Sum, normal((2, 3)), lambda x: x.sum(1, keepdim=True), lambda x: x.sum(1)[:, None],
+         lambda t, x: x.sum(1, keepdim=True), note="keepdim"),
+    Case(ops.Sum, normal((2, 3)), lambda x: x.sum(), lambda x: x.sum(), lambda t, x: x.sum(), note="of all"),
+    Case(ops.Mean, normal((2, 3, 4)), lambda x: x.mean((0, 1)), lambda x: x.sum(axis=(0, 1)) / 6,
+         lambda t, x: x.mean((0, 1)), wrong={"backward": lambda self, g: self.spread(g)}),
+    Case(ops.ArgMax, distinct((3, 4)), lambda x: x.argmax(1), lambda x: np.argmax(x, 1), lambda t, x: x.argmax(1),
+         orders=()),
+    Case(ops.ArgMin, distinct((3, 4)), lambda x: x.argmin(), lambda x: np.argmin(x), lambda t, x: x.argmin(), orders=()),
+    # -- shape --
+    Case(ops.Reshape, normal((2, 3, 4)), lambda x: x.permute(1, 0, 2).reshape(4, -1),
+         lambda x: x.transpose(1, 0, 2).reshape(4, 6), lambda t, x: x.permute(1, 0, 2).reshape(4, -1)),
+    Case(ops.Permute, normal((2, 3, 4)), lambda x: x.permute(2, 0, 1), lambda x: np.moveaxis(x, 2, 0),
+         lambda t, x: x.permute(2, 0, 1), wrong={"backward": lambda self, g: g.reshape(2, 3, 4)}),
+    # -- indexing --
+    Case(ops.Index, normal((3, 4, 2)), lambda x: x[1:, None, ..., -1], lambda x: x[1:, :, 1][:, None],
+         lambda t, x: x[1:, None, ..., -1], note="with slices"),
+    Case(ops.Index, with_data(normal((3, 4)), DUPLICATES), lambda x, i: x[i], lambda x, i: np.stack([x[k] for k in i]),
+         lambda t, x, i: x[i], note="with duplicates",
+         wrong={"backward_x": lambda self, g, i: ops.IndexPut(self.key)(g.sum() * minidl.zeros(3, 4).double(), g, i)}),
+    Case(ops.Index, with_data(normal((3, 2)), [True, False, True]), lambda x, m: x[m], lambda x, m: x[[0, 2]],
+         lambda t, x, m: x[m], note="with a mask", syncs=2),
+    Case(ops.IndexAdd, with_data(normal((2, 3, 4)), DUPLICATES),
+         lambda x, i: ops.IndexAdd(Key((Key.ARRAY,)), (3, 4))(x, i), lambda x, i: added((3, 4), i, x),
+         lambda t, x, i: t.zeros(3, 4, dtype=x.dtype).index_put((i,), x, accumulate=True)),
+    Case(ops.IndexAdd, normal((2, 2)), lambda x: ops.IndexAdd(SLICES, (3, 4, 2))(x),
+         lambda x: put(np.zeros((3, 4, 2)), np.s_[1:, 2], x), note="with slices"),
+    Case(ops.IndexPut, normal((3, 4), (2, 1)), lambda x, v: ops.IndexPut(Key((slice(1, 3), slice(2, None))))(x, v),
+         lambda x, v: put(x, np.s_[1:3, 2:], v), wrong={"backward_x": lambda self, g: g}),
+    Case(ops.Gather, with_data(normal((2, 3)), [[2, 2, 0, 1], [0, 1, 1, 1]]), lambda x, i: x.gather(1, i),
+         lambda x, i: np.take_along_axis(x, i, 1), lambda t, x, i: x.gather(1, i)),
+    Case(ops.Gather, distinct((3, 4)), lambda x: x.max(1).values, lambda x: x.max(axis=1),
+         lambda t, x: x.max(1).values, note="as max"),
+    Case(ops.ScatterAdd, with_data(normal((2, 4)), [[2, 2, 0, 1], [0, 1, 1, 1]]),
+         lambda x, i: ops.ScatterAdd(1, (2, 3))(x, i), lambda x, i: added((2, 3), (np.arange(2)[:, None], i), x),
+         lambda t, x, i: t.zeros(2, 3, dtype=x.dtype).scatter_add(1, i, x)),
+    # -- matrix products --
+    Case(ops.MatMul, normal((3, 3), (3, 3)), lambda a, b: a @ b, lambda a, b: np.einsum("ik,kj->ij", a, b),
+         lambda t, a, b: a @ b, wrong={"backward_a": lambda self, g, b: g @ b, "backward_b": lambda self, g, a: a @ g}),
+    Case(ops.MatMul, normal((2, 1, 3, 2), (4, 2, 3)), lambda a, b: a @ b, lambda a, b: np.einsum("aqik,bkj->abij", a, b),
+         lambda t, a, b: a @ b, note="of batches"),
+    Case(ops.MatMul, normal((3,), (3, 2)), lambda a, b: a @ b, lambda a, b: np.einsum("k,kj->j", a, b),
+         lambda t, a, b: a @ b, note="of a vector"),
+    Case(ops.Linear, normal((4, 3), (2, 3), (2,)), F.linear, lambda x, w, b: np.einsum("ni,oi->no", x, w) + b,
+         lambda t, x, w, b: t.nn.functional.linear(x, w, b), wrong={"backward_b": lambda self, g: g.mean(0)}),
+    Case(ops.Linear, normal((2, 2, 3), (4, 3)), F.linear, lambda x, w: np.einsum("abi,oi->abo", x, w),
+         lambda t, x, w: t.nn.functional.linear(x, w), note="without bias, three axes"),
+    # -- activations --
+    Case(ops.ReLU, distinct((3, 4)), lambda x: x.relu(), lambda x: np.where(x > 0, x, 0), lambda t, x: x.relu(),
+         wrong={"backward": lambda self, g, y: g}),
+    Case(ops.Tanh, normal((3, 2)), lambda x: x.tanh(), lambda x: np.sinh(x) / np.cosh(x), lambda t, x: x.tanh(),
+         wrong={"backward": lambda self, g, y: g * (1 - y)}),
+    Case(ops.Sigmoid, normal((3, 2)), lambda x: x.sigmoid(), lambda x: np.exp(x) / (1 + np.exp(x)),
+         lambda t, x: x.sigmoid(), wrong={"backward": lambda self, g, y: g * y}),
+    Case(ops.Softmax, normal((3, 4)), lambda x: x.softmax(1), softmax, lambda t, x: x.softmax(1),
+         wrong={"backward": lambda self, g, y: g * y * (1 - y)}),
+    Case(ops.LogSoftmax, normal((3, 4)), lambda x: x.log_softmax(-1), lambda x: np.log(softmax(x)),
+         lambda t, x: x.log_softmax(-1), wrong={"backward": lambda self, g, y: g - y.exp()}),
+    # -- losses --
+    Case(ops.CrossEntropy, lambda rng: [rng.normal(size=(3, 4)), rng.uniform(0.1, 1, (3, 4))],
+         lambda z, q: F.cross_entropy(z, q, reduction="none"), lambda z, q: -(q * np.log(softmax(z))).sum(1),
+         lambda t, z, q: t.nn.functional.cross_entropy(z, q, reduction="none"), note="of probabilities",
+         wrong={"backward_z": lambda self, g, z, q: (z.softmax(1) - q) * g.unsqueeze(1)}),
+    Case(ops.CrossEntropy, with_data(normal((3, 4)), [1, 3, 0]), F.cross_entropy,
+         lambda z, q: -np.log(softmax(z)[[0, 1, 2], q]).mean(), lambda t, z, q: t.nn.functional.cross_entropy(z, q),
+         note="of labels"),
+    Case(ops.CrossEntropy, with_data(normal((2, 3, 2)), [[1, 2], [0, 2]]),
+         lambda z, q: F.cross_entropy(z, q, reduction="sum"),
+         lambda z, q: -sum(np.log(softmax(z)[n, q[n, i], i]) for n in range(2) for i in range(2)),
+         lambda t, z, q: t.nn.functional.cross_entropy(z, q, reduction="sum"), note="of pixels"),
+    # -- convolution --
+    Case(ops.Conv2d, normal((2, 2, 4, 5), (3, 2, 3, 2), (3,)), F.conv2d, by_reference(F.conv2d),
+         lambda t, x, w, b: t.nn.functional.conv2d(x, w, b), note="plain",
+         wrong={"backward_b": lambda self, g: g.sum((0, 2)).sum(1) / 2}),
+    Case(ops.Conv2d, normal((2, 4, 5, 6), (4, 2, 3, 2)), lambda x, w: ops.Conv2d(CONV)(x, w, None),
+         by_reference(lambda x, w: ops.Conv2d(CONV)(x, w, None)),
+         lambda t, x, w: t.nn.functional.conv2d(x, w, None, (2, 1), (1, 2), (1, 2), 2),
+         note="stride, padding, dilation, groups",
+         wrong={"backward_w": lambda self, g, x: ops.Conv2dWeightGrad(self.geometry)(x, g)[:, ::-1],
+                "backward_x": lambda self, g, w: ops.Conv2dInputGrad(self.geometry)(g, w[:, :, ::-1])}),
+    Case(ops.Conv2d, normal((1, 1, 4, 4), (2, 1, 2, 2)), lambda x, w: F.conv2d(x, w, padding="same"),
+         by_reference(lambda x, w: F.conv2d(x, w, padding="same")),
+         lambda t, x, w: t.nn.functional.conv2d(t.nn.functional.pad(x, (0, 1, 0, 1)), w), note="same, even kernel"),
+    Case(ops.Conv2dInputGrad, normal((2, 4, 3, 8), (4, 2, 3, 2)), lambda d, w: ops.Conv2dInputGrad(CONV)(d, w),
+         by_reference(lambda d, w: ops.Conv2dInputGrad(CONV)(d, w)),
+         lambda t, d, w: t.nn.grad.conv2d_input((2, 4, 5, 6), w, d, (2, 1), (1, 2), (1, 2), 2),
+         wrong={"backward_d": lambda self, g, w: ops.Conv2d(self.geometry)(g, w[:, :, ::-1])}),
+    Case(ops.Conv2dWeightGrad, normal((2, 4, 5, 6), (2, 4, 3, 8)), lambda x, d: ops.Conv2dWeightGrad(CONV)(x, d),
+         by_reference(lambda x, d: ops.Conv2dWeightGrad(CONV)(x, d)),
+         lambda t, x, d: t.nn.grad.conv2d_weight(x, (4, 2, 3, 2), d, (2, 1), (1, 2), (1, 2), 2),
+         wrong={"backward_x": lambda self, g, d: ops.Conv2dInputGrad(self.geometry)(d, g)[::-1]}),
+    # -- pooling --
+    Case(ops.MaxPool2d, distinct((2, 2, 5, 6)), lambda x: ops.MaxPool2d(POOL)(x),
+         by_reference(lambda x: ops.MaxPool2d(POOL)(x)),
+         lambda t, x: t.nn.functional.max_pool2d(x, (3, 2), (2, 1), 1), note="overlapping",
+         wrong={"backward": lambda self, g, indices: ops.AvgPool2dInputGrad(self.geometry)(g)}),
+    Case(ops.MaxPool2d, distinct((1, 2, 5, 5)), lambda x: F.max_pool2d(x, 2, ceil_mode=True),
+         by_reference(lambda x: F.max_pool2d(x, 2, ceil_mode=True)),
+         lambda t, x: t.nn.functional.max_pool2d(x, 2, ceil_mode=True), note="ceil_mode"),
+    Case(ops.MaxPool2d, distinct((1, 1, 5, 5)), lambda x: F.max_pool2d(x, 2, stride=1, dilation=2),
+         by_reference(lambda x: F.max_pool2d(x, 2, stride=1, dilation=2)),
+         lambda t, x: t.nn.functional.max_pool2d(x, 2, 1, 0, 2), note="dilated"),
+    Case(ops.MaxPool2dInputGrad,
+         lambda rng: [rng.normal(size=(2, 2, *POOL.output_size)), max_cells(distinct((2, 2, 5, 6))(rng)[0])],
+         lambda d, i: ops.MaxPool2dInputGrad(POOL)(d, i), by_reference(lambda d, i: ops.MaxPool2dInputGrad(POOL)(d, i))),
+    Case(ops.AvgPool2d, normal((2, 2, 5, 6)), lambda x: ops.AvgPool2d(POOL)(x),
+         by_reference(lambda x: ops.AvgPool2d(POOL)(x)),
+         lambda t, x: t.nn.functional.avg_pool2d(x, (3, 2), (2, 1), 1),
+         wrong={"backward": lambda self, g: ops.AvgPool2dInputGrad(self.geometry)(g) * 6}),
+    Case(ops.AvgPool2d, normal((1, 2, 5, 5)),
+         lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+         by_reference(lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False)),
+         lambda t, x: t.nn.functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+         note="ceil_mode, without padding"),
+    Case(ops.AvgPool2d, normal((1, 1, 6, 6)), lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+         by_reference(lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)),
+         lambda t, x: t.nn.functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True), note="ceil_mode, with padding"),
+    Case(ops.AvgPool2dInputGrad, normal((2, 2, *POOL.output_size)), lambda d: ops.AvgPool2dInputGrad(POOL)(d),
+         by_reference(lambda d: ops.AvgPool2dInputGrad(POOL)(d))),
+]

@@ -1,0 +1,33 @@
+"""Shared by all tests: a fixed seed before each one, and PyTorch where it is installed."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import minidl
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    minidl.manual_seed(0)
+    yield
+    assert minidl.is_grad_enabled(), "a test left recording switched off"
+    assert minidl.get_default_dtype() == minidl.float32, "a test left another default dtype behind"
+    assert minidl.autograd.observers == [], "a test left an observer behind"
+
+
+@pytest.fixture
+def torch():
+    """PyTorch on one thread, or a skip with the reason."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed; pip install minidl[compare]")
+    import torch
+
+    torch.set_num_threads(1)
+    return torch
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
