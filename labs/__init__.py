@@ -1,0 +1,1 @@
+"""The labs: one flat script each, run as `python -m labs.NAME`."""

@@ -27,10 +27,11 @@ import minidl.nn.functional as F
 from minidl import nn, optim
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 def make_model() -> nn.Module:
+    """Two convolutions that look for strokes, then one dense layer that votes for a digit."""
     return nn.Sequential(
         nn.Conv2d(1, 16, kernel_size=3, padding=1), nn.ReLU(),      # (N, 1, 8, 8) -> (N, 16, 8, 8)
         nn.MaxPool2d(2),                                            # -> (N, 16, 4, 4)
@@ -41,6 +42,7 @@ def make_model() -> nn.Module:
 
 
 def main() -> None:
+    """Load, train, test, draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the batches (default 0)")
@@ -57,7 +59,7 @@ def main() -> None:
 
     minidl.manual_seed(args.seed)
     model = make_model()
-    optimizer = optim.Adam(model.parameters(), lr=4e-3)     # rate and epochs: from a validation part of the training set
+    optimizer = optim.Adam(model.parameters(), lr=4e-3)     # rate and epochs: chosen on a part of the training set
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{len(train_x)} training and {len(test_x)} test images, {parameters:,} parameters, "
           f"{args.epochs} epochs: a few seconds on two cores.")

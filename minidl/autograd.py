@@ -97,10 +97,10 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted:
 
         g = here.gradient
         with Recording(create_graph), kernels.use_kernels(node._kernels):
-            sent = node.gradients(g) if not node.op.once_differentiable else _gradients_once(node, g)
+            sent = node.gradients(g, useful) if not node.op.once_differentiable else _gradients_once(node, g, useful)
             for _, parent, gradient in sent:
-                if parent in useful:
-                    _accumulate(gradient_of, parent, gradient, _is_ours(gradient, g, node, sent))
+                is_ours = parent.op is None and _is_ours(gradient, g, node, sent)     # only leaves ask
+                _accumulate(gradient_of, parent, gradient, is_ours)
         if not retain_graph:
             node.release()
         step = BackwardStep(node, g, {name: gradient for name, _, gradient in sent})
@@ -161,11 +161,11 @@ def _is_ours(gradient: Tensor, g: Tensor, node: Node, sent: list[tuple[str, Node
     return sum(memory_of(array) is memory for array in seen) == 1       # only where it stands in `sent` itself
 
 
-def _gradients_once(node: Node, g: Tensor) -> list[tuple[str, Node, Tensor]]:
+def _gradients_once(node: Node, g: Tensor, useful: set[Node]) -> list[tuple[str, Node, Tensor]]:
     """The gradients of an op that cannot be differentiated twice: asking for more is an error, never a wrong number."""
     recording = state.recording
     with Recording(False):
-        sent = node.gradients(g)
+        sent = node.gradients(g, useful)
     if recording:
         for _, _, gradient in sent:
             gradient.node = Node(_NoSecondDerivative(node), (), (g.node, *node.parents), gradient)
@@ -265,7 +265,7 @@ class _NoSecondDerivative(Op):
     def __init__(self, node: Node) -> None:
         self.node_name, self.line = str(node.op), node.where
 
-    def forward(self, *xs: Array) -> Array:
+    def forward(self, *xs: Any) -> Any:
         raise NotImplementedError("never called forward")
 
     def backward(self, g: Tensor) -> Tensor:

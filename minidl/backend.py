@@ -11,6 +11,7 @@ so the same line runs on any device. A `Backend` is found from the type of an ar
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -110,9 +111,8 @@ def backend_for(place: str | device) -> Backend:
     if place.type == "cpu":
         return cpu
     if place.type == "fake":
-        from minidl import fake  # only tests pay for it
-
-        return fake.backend
+        fake: Backend = importlib.import_module("minidl.fake").backend      # loaded here: only tests pay for it
+        return fake
     raise DeviceError(f'got device "{place}", but this version of minidl computes on the CPU only; use "cpu"')
 
 

@@ -52,8 +52,8 @@ syncs = Syncs()
 
 def _refuse_host(value: Any) -> None:
     if isinstance(value, np.ndarray):
-        raise DeviceError(f"got a NumPy array of shape {value.shape} in a computation on the fake device, expected device "
-                          f"arrays; upload it with .to(device)", where="fake")
+        raise DeviceError(f"got a NumPy array of shape {value.shape} in a computation on the fake device, expected "
+                          f"device arrays; upload it with .to(device)", where="fake")
 
 
 def _inner(value: Any) -> Any:

@@ -13,12 +13,13 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minidl import dtypes, kernels
 from minidl.backend import Array, as_array, as_number, backend_of, memory_of, quiet, xp_of
 from minidl.dtypes import Dtype
-from minidl.errors import DeviceError, DtypeError, GraphError
+from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError
 from minidl.recording import Version, module_path, state, users_line
 
 if TYPE_CHECKING:                       # for the type checker only: imports run one way, and these stand above
@@ -39,7 +40,7 @@ def new_tensor(array: Array, node: Node | None = None, version: Version | None =
     return _tensor_class._of(array, node, version)  # type: ignore[no-any-return]
 
 
-# -- who is watching -----------------------------------------------------------------------------------------------------
+# -- who is watching -----------------------------------------------------------------------------------------------
 
 class Observer:
     """Something that watches the engine: tracing, drawing, timing. Everything in `minidl.debug` is one of these."""
@@ -54,7 +55,7 @@ class Observer:
 observers: list[Observer] = []
 
 
-# -- ops -----------------------------------------------------------------------------------------------------------------
+# -- ops -----------------------------------------------------------------------------------------------------------
 
 class Contract:
     """What an op class promises with its signatures; read once, when the class is made."""
@@ -78,7 +79,6 @@ class Contract:
                     raise TypeError(f"{op.__name__}.{method.__name__} must take g, the gradient of the output, first")
                 self.asks[name] = tuple(asked[1:])
         self._refuse_unknown_names(op, all_inputs)
-        self.kept_names = sorted({name for asked in self.asks.values() for name in asked})
 
     def _refuse_unknown_names(self, op: type[Op], inputs: tuple[str, ...]) -> None:
         # names given to self.keep(...) stand among the constants of forward's code
@@ -134,6 +134,7 @@ class Op:
 
     forward: Callable[..., Any]
     _kept: dict[str, Any] | None = None
+    _recorded = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -141,17 +142,23 @@ class Op:
             cls.contract = Contract(cls)
             Op.registry.append(cls)
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        """Run forward on the arrays of `inputs` and record the call if any of them requires grad."""
-        inputs = self._prepare(inputs)
+    def __call__(self, *call_inputs: Any) -> Tensor:
+        """Run forward on the arrays of the inputs and record the call if any of them requires grad."""
+        if self._recorded:
+            raise GraphError("this op object has been called before; make a new one for each call", where=str(self))
+        inputs = self._prepare(call_inputs)
         arrays = [x.array if isinstance(x, _tensor_class) else x for x in inputs]
         with quiet():
-            y = new_tensor(as_array(self.forward(*arrays)))
+            try:
+                y = new_tensor(as_array(self.forward(*arrays)))
+            except ValueError as error:
+                raise self._explained(error, inputs) from None
         _share_version_of_views(y, inputs)
         if state.recording:
             parents = self._parents(inputs, y)
             if parents is not None:
                 y.node = Node(self, inputs, parents, y)
+                self._recorded = True
         for observer in observers:
             observer.op_called(self, inputs, y)
         return y
@@ -163,7 +170,7 @@ class Op:
     def __repr__(self) -> str:
         return type(self).__name__
 
-    # -- what __call__ does before and after forward -------------------------------------------------------------------------
+    # -- what __call__ does before and after forward ----------------------------------------------------------------
 
     def _prepare(self, inputs: Sequence[Any]) -> list[Any]:
         """Everything a Tensor, a Python number or None; all on one device; of the dtypes that the op computes in."""
@@ -175,23 +182,21 @@ class Op:
                 number = as_number(x)
                 prepared.append(_tensor_class._from(x) if number is None else number)
         tensors = [x for x in prepared if isinstance(x, _tensor_class)]
-        kinds = {type(x.array) for x in tensors}
-        if len(kinds) > 1:
+        if len({type(x.array) for x in tensors}) > 1:
             raise self._mixed_devices(prepared)
-        if self.dtype_rule != "any":
-            prepared = self._to_common_dtype(prepared, tensors)
-        return prepared
+        return prepared if self.dtype_rule == "any" else self._to_common_dtype(prepared, tensors)
 
     def _to_common_dtype(self, inputs: list[Any], tensors: list[Tensor]) -> list[Any]:
         """Apply `dtype_rule`: cast to PyTorch's common type ("promote"; "float": and integers become floats), or
         refuse mixed types ("same").
         """
-        if len({x.array.dtype for x in tensors}) == 1 and len(tensors) == len(inputs) and self.dtype_rule != "float":
-            return inputs
+        present = {x.array.dtype for x in tensors}
         if self.dtype_rule == "same":
-            if len({x.array.dtype for x in tensors}) > 1:
+            if len(present) > 1:
                 raise self._mixed_dtypes(inputs)
             return inputs
+        if len(present) == 1 and dtypes.is_floating(tensors[0].array.dtype):
+            return inputs                                   # the common case; a Python number cannot change it
         target = dtypes.result_type(((x.array.dtype, x.array.ndim) for x in tensors),
                                     (x for x in inputs if isinstance(x, int | float)))
         if self.dtype_rule == "float" and not dtypes.is_floating(target):
@@ -206,6 +211,14 @@ class Op:
                         for i, x in enumerate(inputs))
         return parents if any(parents) else None
 
+    def _explained(self, error: ValueError, inputs: Sequence[Any]) -> ValueError:
+        """The array module's complaint, in words that name the shapes if they are what it is about."""
+        shapes = [x.array.shape for x in inputs if isinstance(x, _tensor_class)]
+        if self.broadcasts and not _do_broadcast(shapes):
+            return ShapeError(f"got shapes {' and '.join(map(str, shapes))}, which do not broadcast: from the last "
+                              f"axis on, sizes must be equal or 1", where=_name_for_people(self))
+        return error
+
     def _mixed_devices(self, inputs: Sequence[Any]) -> DeviceError:
         places = [f"{self.contract.name_of(i)} on {backend_of(x.array).name!r}"
                   for i, x in enumerate(inputs) if isinstance(x, _tensor_class)]
@@ -213,12 +226,18 @@ class Op:
                            where=_name_for_people(self))
 
     def _mixed_dtypes(self, inputs: Sequence[Any]) -> DtypeError:
-        named = [(self.contract.name_of(i), x.array.dtype) for i, x in enumerate(inputs) if isinstance(x, _tensor_class)]
+        named = [(self.contract.name_of(i), x.array.dtype)
+                 for i, x in enumerate(inputs) if isinstance(x, _tensor_class)]
         name, odd = next(((n, d) for n, d in named if d == dtypes.uint8), named[0])
         wanted = next(d for _, d in named if d != odd)
         cast = f"{name}.to(minidl.{wanted})" + (" / 255 for images" if odd == dtypes.uint8 else "")
         got = " and ".join(f"{dtype} for {name}" for name, dtype in named)
         return DtypeError(f"got {got}, expected one dtype; cast with {cast}", where=_name_for_people(self))
+
+
+def _do_broadcast(shapes: Sequence[tuple[int, ...]]) -> bool:
+    axes = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+    return all(len(set(sizes) - {1}) <= 1 for sizes in axes)
 
 
 def _name_for_people(op: Op) -> str:
@@ -227,14 +246,17 @@ def _name_for_people(op: Op) -> str:
 
 def _share_version_of_views(y: Tensor, inputs: Sequence[Any]) -> None:
     """If y is a view of an input's memory, let both count writes together."""
-    memory = memory_of(y.array)
-    for x in inputs:
-        if isinstance(x, _tensor_class) and memory_of(x.array) is memory:
-            y.version = x.version
-            y.version.shared_by(x, y)
+    if y.array.base is None:                                # y owns its memory: no view, but it may be the input itself
+        shared = [x for x in inputs if isinstance(x, _tensor_class) and x.array is y.array]
+    else:
+        memory = memory_of(y.array)
+        shared = [x for x in inputs if isinstance(x, _tensor_class) and memory_of(x.array) is memory]
+    for x in shared:
+        y.version = x.version
+        y.version.shared_by(x, y)
 
 
-# -- nodes: what a call leaves behind ------------------------------------------------------------------------------------
+# -- nodes: what a call leaves behind ------------------------------------------------------------------------------
 
 class Kept:
     """A value kept for backward: its array, the node it came from, and the version it had."""
@@ -293,25 +315,27 @@ class Node:
                 else:
                     raise TypeError(f"{op}.backward asks for {name!r}, but forward did not self.keep({name}=...)")
 
-    def gradients(self, g: Tensor) -> list[tuple[str, Node, Tensor]]:
-        """Given `g`, the gradient of the output: (name, node, gradient) of each input that needs one.
+    def gradients(self, g: Tensor, useful: set[Node]) -> list[tuple[str, Node, Tensor]]:
+        """Given `g`, the gradient of the output: (name, node, gradient) of each input whose node is useful.
 
         This is where an op's backward is called.
         """
         op, contract = self.op, self.op.contract
+        all_at_once: Sequence[Tensor | None] = ()
         if None in contract.asks:
-            all_at_once = op.backward(g, *self._arguments(None))
-            results = list(all_at_once) if isinstance(all_at_once, tuple | list) else [all_at_once]
-            results = [r if parent is not None else None for r, parent in zip(results, self.parents, strict=True)]
-        else:
-            results = [None] * len(self.parents)
-            for i, parent in enumerate(self.parents):
-                if parent is not None:
+            result = op.backward(g, *self._arguments(None))
+            all_at_once = result if isinstance(result, tuple | list) else (result,)
+        results = []
+        for i, parent in enumerate(self.parents):
+            if parent is not None and parent in useful:
+                if None in contract.asks:
+                    gradient = all_at_once[i]
+                else:
                     name = contract.name_of(i)
-                    results[i] = getattr(op, f"backward_{name}")(g, *self._arguments(name))
-        return [(self._input_name(i), parent, self._checked(i, result, parent))
-                for i, (result, parent) in enumerate(zip(results, self.parents, strict=True))
-                if result is not None and parent is not None]
+                    gradient = getattr(op, f"backward_{name}")(g, *self._arguments(name))
+                if gradient is not None:
+                    results.append((self._input_name(i), parent, self._checked(i, gradient, parent)))
+        return results
 
     def _arguments(self, key: str | None) -> list[Any]:
         """The kept values that a backward method asks for, as Tensors connected to where they came from."""
@@ -328,8 +352,9 @@ class Node:
         if isinstance(value, Kept):
             if value.version.count != value.at:
                 what = "its output" if name == "y" else f"its input '{name}'"
-                raise GraphError(f"{self.op} kept {what} for the backward pass, but it was changed in place afterwards; "
-                                 f"write x = x + 1 instead of x += 1, or change a clone()", where=self.where)
+                raise GraphError(f"{self.op} kept {what} for the backward pass, but it was changed in place "
+                                 f"afterwards; write x = x + 1 instead of x += 1, or change a clone()",
+                                 where=self.where)
             return new_tensor(value.array, self if name == "y" else value.node, value.version)
         if hasattr(value, "dtype"):                         # a mask or indices, put away with self.keep
             return new_tensor(value)
@@ -346,8 +371,8 @@ class Node:
         return gradient
 
     def _input_name(self, i: int) -> str:
-        fixed = len(self.op.contract.inputs)
-        return self.op.contract.name_of(i) + (f"[{i - fixed}]" if i >= fixed else "")
+        name, fixed = self.op.contract.name_of(i), len(self.op.contract.inputs)
+        return name if i < fixed else f"{name}[{i - fixed}]"
 
     def release(self) -> None:
         """Let go of the kept values."""
@@ -361,7 +386,7 @@ class Node:
         if self._line is None:
             return ""
         code, line = self._line
-        return f"{os.path.basename(code.co_filename)}:{line}"
+        return f"{os.path.basename(str(code.co_filename))}:{line}"
 
     @property
     def module(self) -> str:
@@ -384,7 +409,7 @@ def leaf(tensor: Tensor) -> Node:
     return node
 
 
-# -- the ops that the engine itself calls --------------------------------------------------------------------------------
+# -- the ops that the engine itself calls --------------------------------------------------------------------------
 
 class Cast(Op):
     """The same numbers in another dtype; the gradient goes back in the dtype of the input."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 
 def format_array(array: np.ndarray, prefix: str) -> str:
     """The numbers of an array, in brackets; lines after the first are indented by the length of `prefix`."""
     if array.ndim == 0:
-        return _number_format(array)(array.item())
+        return str(_number_format(array)(array.item()))
     if array.size == 0:
         return "[]"
-    one = _number_format(array)
-    width = max(len(one(v)) for v in _shown(array).ravel())
-    return np.array2string(array, separator=", ", prefix=prefix, threshold=1000, edgeitems=3, max_line_width=80,
+    one, shown = _number_format(array), _shown(array).ravel()
+    width = max(len(one(v)) for v in (shown if array.dtype.kind != "f" else [1.0, *shown[np.isfinite(shown)]]))
+    text = np.array2string(array, separator=", ", prefix=prefix, threshold=1000, edgeitems=3, max_line_width=80,
                            formatter={"all": lambda v: one(v).rjust(width)})
+    return str(text).replace(", ..., ", ",  ..., ")
 
 
 def _shown(array: np.ndarray) -> np.ndarray:
@@ -27,7 +31,7 @@ def _shown(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _number_format(array: np.ndarray):  # type: ignore[no-untyped-def]
+def _number_format(array: np.ndarray) -> Callable[[Any], str]:
     """The format for all numbers of one array: plain integers "2.", four digits, or powers of ten."""
     if array.dtype.kind != "f":
         return str

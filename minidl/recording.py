@@ -81,13 +81,13 @@ class set_grad_enabled(Recording):
         self._before.append(self._at_first)
         state.recording = self._mode
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:  # type: ignore[override]
         """As a decorator it did not mean "from now on"."""
         state.recording = self._at_first
         return super().__call__(function)
 
 
-# -- where in the program ------------------------------------------------------------------------------------------------
+# -- where in the program ------------------------------------------------------------------------------------------
 
 def module_stack() -> list[Any]:
     """The modules whose forward is running in this thread, outermost first. `Module.__call__` keeps it."""
@@ -115,7 +115,7 @@ def users_line() -> tuple[CodeType, int] | None:
     return frame.f_code, frame.f_lineno
 
 
-# -- versions: noticing that a kept value was overwritten ----------------------------------------------------------------
+# -- versions: noticing that a kept value was overwritten ----------------------------------------------------------
 
 class Version:
     """Counts the writes to one piece of memory; all tensors that are views of that memory share it."""
@@ -124,11 +124,12 @@ class Version:
 
     def __init__(self) -> None:
         self.count = 0
-        self._sharers: list[weakref.ref[Any]] = []
+        self._sharers: list[weakref.ref[Any]] | None = None     # most memory is seen by one tensor alone
         self._prune_at = 16
 
     def shared_by(self, *tensors: Any) -> None:
         """Note that these tensors see the same memory."""
+        self._sharers = self._sharers or []
         if len(self._sharers) >= self._prune_at:
             self._sharers = [ref for ref in self._sharers if ref() is not None]
             self._prune_at = 16 + 2 * len(self._sharers)
@@ -136,11 +137,11 @@ class Version:
 
     def is_shared(self) -> bool:
         """Whether more than one living tensor sees this memory."""
-        alive = [tensor for ref in self._sharers if (tensor := ref()) is not None]
+        alive = [tensor for ref in self._sharers or () if (tensor := ref()) is not None]
         return any(tensor is not alive[0] for tensor in alive)
 
 
-# -- hooks ---------------------------------------------------------------------------------------------------------------
+# -- hooks ---------------------------------------------------------------------------------------------------------
 
 class HookHandle:
     """What registering a hook returns; `remove()` takes the hook away again."""

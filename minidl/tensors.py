@@ -52,6 +52,8 @@ def _numpy_names(method: Method) -> Method:
             kwargs["dim"] = kwargs.pop("axis")
         if "keepdims" in kwargs:
             kwargs["keepdim"] = kwargs.pop("keepdims")
+        if "out" in kwargs and kwargs["out"] is None:           # np.mean(tensor) passes it on
+            del kwargs["out"]
         return method(*args, **kwargs)
     return with_either_name  # type: ignore[return-value]
 
@@ -576,8 +578,8 @@ class Tensor:
         own = (1,) * (len(shape) - self.ndim) + self.shape
         full = tuple(o if n == -1 else n for o, n in zip(own, shape, strict=False))
         if len(own) != len(shape) or any(o not in (1, n) for o, n in zip(own, full, strict=True)):
-            raise ShapeError(f"got a tensor of shape {self.shape}, expected sizes that repeat to {shape}: each 1 or equal",
-                             where="expand")
+            raise ShapeError(f"got a tensor of shape {self.shape}, expected sizes that repeat to {shape}: each 1 or "
+                             f"equal", where="expand")
         return ops.BroadcastTo(full)(self)
 
     # -- picking and changing elements --
@@ -615,8 +617,8 @@ class Tensor:
         A recorded change gives the tensor new memory, so what the graph has kept stays true.
         """
         if result.shape != self.shape:
-            raise ShapeError(f"got a result of shape {result.shape} for a tensor of shape {self.shape}, which it cannot "
-                             f"hold; use the out-of-place operation", where=name)
+            raise ShapeError(f"got a result of shape {result.shape} for a tensor of shape {self.shape}, which it "
+                             f"cannot hold; use the out-of-place operation", where=name)
         if dtypes.category(result.dtype) > dtypes.category(self.dtype):
             raise DtypeError(f"got a result of {result.dtype} for a tensor of {self.dtype}, which cannot hold it; "
                              f"convert the tensor first, x = x.to(minidl.{result.dtype})", where=name)

@@ -73,7 +73,8 @@ def _check_first_order(fn: Callable[..., Any], inputs: list[Tensor], checked: li
                 wrong = ~(np.abs(analytic - column) <= atol + rtol * np.abs(column))
                 if wrong.any():
                     at = np.unravel_index(int(np.argmax(np.where(wrong, np.abs(analytic - column), -1))), wrong.shape)
-                    raise _mismatch(fn, inputs, i, element, output, o, tuple(map(int, at)), analytic[at], column[at], eps)
+                    place = tuple(map(int, at))
+                    raise _mismatch(fn, inputs, i, element, output, o, place, analytic[at], column[at], eps)
 
 
 def _check_second_order(fn: Callable[..., Any], inputs: list[Tensor], checked: list[int], eps: float, atol: float,
@@ -137,7 +138,8 @@ def _mismatch(fn: Callable[..., Any], inputs: list[Tensor], i: int, element: tup
         left, right = slopes
         return GradcheckError(
             f"{place} sits on a kink: the slope is {left:.6g} to the left and {right:.6g} to the right, backward says "
-            f"{analytic:.6g}; no gradient is right there, move the input away", where=f"gradcheck of {_name(fn)} ({op})")
+            f"{analytic:.6g}; no gradient is right there, move the input away",
+            where=f"gradcheck of {_name(fn)} ({op})")
     ratio = f", {analytic / numeric:.6g} times too much" if numeric and math.isfinite(analytic / numeric) else ""
     return GradcheckError(f"{place}: backward says {analytic:.9g}, the finite difference {numeric:.9g}{ratio}; "
                           f"look at the backward of {op}", where=f"gradcheck of {_name(fn)} ({op})")

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 
 from minidl.backend import Array, backend_of
@@ -51,17 +49,21 @@ def active(array: Array) -> ModuleType:
     return importlib.import_module(f"minidl.kernels.{name}")
 
 
-@contextmanager
-def use_kernels(name: str | None) -> Iterator[None]:
+class use_kernels:
     """Select a kernel set inside a `with` block, in this thread; None selects the default.
 
     What is recorded inside the block runs backward with the same set, also after the block.
     """
-    if name is not None and name not in SETS:
-        raise SettingError(f"got {name!r}, expected one of {', '.join(map(repr, SETS))}", where="use_kernels")
-    before = _choice.name
-    _choice.name = name
-    try:
-        yield
-    finally:
-        _choice.name = before
+
+    def __init__(self, name: str | None) -> None:
+        if name is not None and name not in SETS:
+            raise SettingError(f"got {name!r}, expected one of {', '.join(map(repr, SETS))}", where="use_kernels")
+        self._name = name
+        self._before: list[str | None] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_choice.name)
+        _choice.name = self._name
+
+    def __exit__(self, *error: object) -> None:
+        _choice.name = self._before.pop()

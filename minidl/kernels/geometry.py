@@ -78,7 +78,8 @@ class Window2d:
         h, w = self.input_size
         size, k, s, d = self.input_size[axis], self.kernel_size[axis], self.stride[axis], self.dilation[axis]
         p = sum(self.padding[axis])
-        return (f"kernel {self.kernel_size[0]}×{self.kernel_size[1]} is larger than the {h}×{w} input with its padding: "
+        kernel = f"{self.kernel_size[0]}×{self.kernel_size[1]}"
+        return (f"kernel {kernel} is larger than the {h}×{w} input with its padding: "
                 f"output {name} = floor(({name} + padding - dilation·(kernel - 1) - 1) / stride) + 1 "
                 f"= floor(({size} + {p} - {d}·({k} - 1) - 1) / {s}) + 1 < 1; "
                 f"use a smaller kernel, more padding, or fewer poolings before it")
@@ -148,13 +149,26 @@ class Pool2dGeometry(Window2d):
             dilation=pair(dilation, "dilation", 1), ceil_mode=ceil_mode, count_include_pad=count_include_pad,
         )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for axis, name in enumerate(("height", "width")):
+            if 0 in self._cells_within(axis, 0, self.input_size[axis]):
+                raise ShapeError(f"a window lies on padding alone: {name} {self.input_size[axis]}, kernel "
+                                 f"{self.kernel_size[axis]}, dilation {self.dilation[axis]}, padding "
+                                 f"{self.padding[axis][0]}; use less padding or less dilation")
+
     def divisors(self, axis: int) -> list[int]:
         """How many cells an average divides by, for each window along one axis (height times width gives all)."""
         size, (start, end) = self.input_size[axis], self.padding[axis]
         first, last = (-start, size + end) if self.count_include_pad else (0, size)
+        return self._cells_within(axis, first, last)
+
+    def _cells_within(self, axis: int, first: int, last: int) -> list[int]:
+        """For each window along one axis: how many of its taps lie on the cells from `first` to before `last`."""
         counts = []
         for i in range(self._output(axis)):
-            cells = (i * self.stride[axis] + u - start for u in range(self.kernel_size[axis]))
+            window = i * self.stride[axis] - self.padding[axis][0]
+            cells = (window + u * self.dilation[axis] for u in range(self.kernel_size[axis]))
             counts.append(sum(first <= cell < last for cell in cells))
         return counts
 

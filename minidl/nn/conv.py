@@ -29,7 +29,8 @@ class Conv2d(Module):
             raise SettingError(f"got groups={groups}, expected a divisor of in_channels={in_channels} and "
                                f"out_channels={out_channels}", where="Conv2d")
         if padding_mode != "zeros":
-            raise SettingError(f'got padding_mode={padding_mode!r}, expected "zeros"; pad the images first', where="Conv2d")
+            raise SettingError(f'got padding_mode={padding_mode!r}, expected "zeros"; pad the images first',
+                               where="Conv2d")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = pair(kernel_size, "kernel_size", 1)
@@ -41,7 +42,9 @@ class Conv2d(Module):
         fan_in = in_channels // groups * kh * kw
         weight = creation.empty(out_channels, in_channels // groups, kh, kw, dtype=dtype)
         self.weight = Parameter(default_uniform_(weight, fan_in))
-        self.bias = Parameter(default_uniform_(creation.empty(out_channels, dtype=dtype), fan_in)) if bias else None
+        self.bias = None
+        if bias:
+            self.bias = Parameter(default_uniform_(creation.empty(out_channels, dtype=dtype), fan_in))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> (N, O, OH, OW)."""

@@ -137,8 +137,8 @@ def _check_labels(target: Tensor, scores: Tensor) -> None:
     classes = scores.shape[1]
     if target.shape != expected:
         fix = "; use labels.squeeze(1)" if target.shape == (*expected[:1], 1, *expected[1:]) else ""
-        raise LabelError(f"got labels of shape {target.shape} for scores of shape {scores.shape}, expected class indices "
-                         f"{expected} or probabilities {scores.shape}{fix}", where="cross_entropy")
+        raise LabelError(f"got labels of shape {target.shape} for scores of shape {scores.shape}, expected class "
+                         f"indices {expected} or probabilities {scores.shape}{fix}", where="cross_entropy")
     if target.dtype.kind not in "iu":
         raise LabelError(f"got labels of {target.dtype}, expected integer class indices; use labels.long()",
                          where="cross_entropy")

@@ -24,8 +24,11 @@ class Linear(Module):
                 raise SettingError(f"got {name}={value!r}, expected a positive integer", where="Linear")
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(default_uniform_(creation.empty(out_features, in_features, dtype=dtype), in_features))
-        self.bias = Parameter(default_uniform_(creation.empty(out_features, dtype=dtype), in_features)) if bias else None
+        weight = creation.empty(out_features, in_features, dtype=dtype)
+        self.weight = Parameter(default_uniform_(weight, fan_in=in_features))
+        self.bias = None
+        if bias:
+            self.bias = Parameter(default_uniform_(creation.empty(out_features, dtype=dtype), fan_in=in_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, in_features) -> (…, out_features)."""

@@ -107,8 +107,8 @@ class Module:
             self._check_initialised()
         before = vars(self).get(name)
         if isinstance(before, Parameter) and value is not None and not isinstance(value, Parameter):
-            raise ModuleError(f"got a {type(value).__name__} for the parameter {name!r}, expected an nn.Parameter or None; "
-                              f"wrap it, nn.Parameter(x), or change the numbers with {name}.data = x",
+            raise ModuleError(f"got a {type(value).__name__} for the parameter {name!r}, expected an nn.Parameter or "
+                              f"None; wrap it, nn.Parameter(x), or change the numbers with {name}.data = x",
                               where=type(self).__name__)
         if not isinstance(before, list | tuple | dict) and _hides_modules(value):
             raise self._hidden_modules(name, value)
@@ -128,8 +128,8 @@ class Module:
 
     def _hidden_modules(self, name: str, value: Any) -> ModuleError:
         kind = "ModuleDict" if isinstance(value, dict) else "ModuleList"
-        return ModuleError(f"got a plain {type(value).__name__} of modules as attribute {name!r}, whose parameters would "
-                           f"never train; use self.{name} = nn.{kind}(...)", where=type(self).__name__)
+        return ModuleError(f"got a plain {type(value).__name__} of modules as attribute {name!r}, whose parameters "
+                           f"would never train; use self.{name} = nn.{kind}(...)", where=type(self).__name__)
 
     # -- what it is made of --
 

@@ -162,6 +162,7 @@ class ToDevice(Op):
 class Equal(Op):
     """y = (a == b)."""
 
+    broadcasts = True
     dtype_rule = "promote"
 
     def forward(self, a: Array, b: Array) -> Array:
@@ -171,6 +172,7 @@ class Equal(Op):
 class NotEqual(Op):
     """y = (a != b)."""
 
+    broadcasts = True
     dtype_rule = "promote"
 
     def forward(self, a: Array, b: Array) -> Array:
@@ -180,6 +182,7 @@ class NotEqual(Op):
 class Greater(Op):
     """y = (a > b)."""
 
+    broadcasts = True
     dtype_rule = "promote"
 
     def forward(self, a: Array, b: Array) -> Array:
@@ -189,6 +192,7 @@ class Greater(Op):
 class GreaterEqual(Op):
     """y = (a >= b)."""
 
+    broadcasts = True
     dtype_rule = "promote"
 
     def forward(self, a: Array, b: Array) -> Array:

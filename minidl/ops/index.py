@@ -29,7 +29,8 @@ class Key:
     @classmethod
     def split(cls, key: Any, to_tensor: Callable[[Any], Tensor]) -> tuple[Key, list[Tensor]]:
         """What stands between the brackets of `x[...]`, as settings and data."""
-        parts, tensors = [], []
+        parts: list[Any] = []
+        tensors: list[Tensor] = []
         for part in key if isinstance(key, tuple) else (key,):
             if part is None or part is Ellipsis or (isinstance(part, int | slice) and not isinstance(part, bool)):
                 parts.append(part)

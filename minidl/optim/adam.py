@@ -21,7 +21,7 @@ class Adam(Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
+                 eps: float = 1e-8, weight_decay: float = 0) -> None:
         if not all(0 <= beta < 1 for beta in betas):
             raise SettingError(f"got betas={betas}, expected two numbers from 0 to below 1", where="Adam")
         for name, value in (("eps", eps), ("weight_decay", weight_decay)):

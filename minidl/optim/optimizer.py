@@ -29,7 +29,8 @@ class Optimizer:
             raise SettingError("got a tensor, expected a list of them; use [x]", where=type(self).__name__)
         params = list(params)
         if not params:
-            raise SettingError("got no parameters; does the model have layers as attributes?", where=type(self).__name__)
+            raise SettingError("got no parameters; does the model have layers as attributes?",
+                               where=type(self).__name__)
         for group in params if isinstance(params[0], dict) else [{"params": params}]:
             self.add_param_group(group)
 
@@ -93,8 +94,10 @@ class Optimizer:
         parameters = [p for group in self.param_groups for p in group["params"]]
         self.param_groups = [{**copy.deepcopy(dict(theirs)), "params": ours["params"]}
                              for ours, theirs in zip(self.param_groups, saved["param_groups"], strict=True)]
-        self.state = {parameters[int(i)]: {k: v.clone().array if isinstance(v, Tensor) else v for k, v in memory.items()}
-                      for i, memory in saved["state"].items()}
+        self.state = {}
+        for number, memory in saved["state"].items():
+            self.state[parameters[int(number)]] = {
+                name: value.clone().array if isinstance(value, Tensor) else value for name, value in memory.items()}
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

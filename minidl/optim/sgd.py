@@ -18,7 +18,7 @@ class SGD(Optimizer):
     Ref: Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning"
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, weight_decay: float = 0) -> None:
         for name, value in (("momentum", momentum), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise SettingError(f"got {name}={value}, expected 0 or more", where="SGD")

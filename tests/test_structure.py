@@ -1,0 +1,129 @@
+"""What keeps the house in order: imports run one way, importing is light, names do not collide, sources stay clean."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minidl
+
+ROOT = Path(minidl.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# lowest first; a file may import from its own layer and from those before it
+LAYERS = ["_version", "errors", "backend", "dtypes", "rng", "kernels", "recording", "graph", "autograd", "ops",
+          "printing", "tensors", "creation", "nn", "optim", "debug", "minidl"]
+BESIDE = {"fake": "backend"}                # a backend in a file of its own, loaded by name at first use
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def layer_of(module: str) -> int:
+    top = module.split(".")[0] or "minidl"
+    return LAYERS.index(BESIDE.get(top, top))
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """The minidl modules that a file imports when it runs; imports for the type checker do not run."""
+    found = set()
+    skipped = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+               for n in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which way they run"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("minidl").lstrip(".") for name in found if name.split(".")[0] == "minidl"}
+
+
+def upward_imports(path: Path, source: str) -> list[str]:
+    own = layer_of(module_of(path))
+    wrong = []
+    for name in imports_of(ast.parse(source)):
+        top = name.split(".")[0]
+        is_module = top in LAYERS or top in BESIDE
+        if is_module and layer_of(name) > own:
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_run_one_way(path):
+    assert not upward_imports(path, path.read_text(encoding="utf-8"))
+
+
+def test_an_upward_import_would_be_noticed():
+    path = ROOT / "ops" / "conv.py"
+    source = path.read_text(encoding="utf-8")
+    assert upward_imports(path, source + "\nfrom minidl.tensors import Tensor\n") == ["tensors"] or set(
+        upward_imports(path, source + "\nfrom minidl.tensors import Tensor\n")) == {"tensors", "tensors.Tensor"}
+    assert "nn" in upward_imports(path, source + "\ndef f():\n    from minidl import nn\n")
+
+
+def test_every_module_has_a_layer():
+    for path in FILES:
+        layer_of(module_of(path))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "ops"], ids=module_of)
+def test_ops_do_not_name_numpy(path):
+    assert not any(name.split(".")[0] in ("numpy", "cupy", "scipy", "numba", "torch")
+                   for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                   for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else
+                                [node.module] if isinstance(node, ast.ImportFrom) else []))
+
+
+def test_no_module_is_named_like_a_public_function_or_class():
+    modules = {module_of(path) for path in FILES if path.parent == ROOT}
+    for name in minidl.__all__:
+        value = getattr(minidl, name)
+        if name in modules and not isinstance(value, type(sys)):
+            pytest.fail(f"minidl.{name} is a {type(value).__name__} and minidl/{name}.py exists")
+
+
+def test_all_public_names_are_there_and_described():
+    for name in minidl.__all__:
+        assert hasattr(minidl, name), name
+    for name in minidl.__all__:
+        value = getattr(minidl, name)
+        if callable(value) and value.__module__.startswith("minidl"):
+            assert value.__doc__, name
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                          cwd=ROOT.parent).stdout
+
+
+def test_importing_loads_nothing_heavy():
+    loaded = json.loads(run_python("import json, sys, minidl; print(json.dumps(sorted(sys.modules)))"))
+    heavy = {"numba", "cupy", "matplotlib", "sklearn", "scipy", "rich", "PIL", "torch", "safetensors", "llvmlite"}
+    assert not heavy & {name.split(".")[0] for name in loaded}
+    assert "minidl.fake" not in loaded
+    assert "minidl.debug" not in loaded
+
+
+def test_importing_costs_less_than_numpy_does():
+    """import minidl < 2 × import numpy, in alternating fresh processes, by the medians."""
+    code = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+    pairs = [(float(run_python(code.format("minidl"))), float(run_python(code.format("numpy")))) for _ in range(7)]
+    ratio = sorted(ours / numpys for ours, numpys in pairs)[3]
+    assert ratio < 2, f"import minidl takes {ratio:.2f} times as long as import numpy"
+
+
+def test_openmp_workers_are_told_not_to_spin():
+    assert run_python("import os; os.environ.pop('OMP_WAIT_POLICY', None); import minidl; "
+                      "print(os.environ['OMP_WAIT_POLICY'])").strip() == "passive"
+    assert run_python("import os; os.environ['OMP_WAIT_POLICY'] = 'active'; import minidl; "
+                      "print(os.environ['OMP_WAIT_POLICY'])").strip() == "active"
