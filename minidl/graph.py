@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from inspect import Parameter, signature
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,9 +60,7 @@ class Contract:
     """What an op class promises with its signatures; read once, when the class is made."""
 
     def __init__(self, op: type[Op]) -> None:
-        parameters = list(signature(op.forward).parameters.values())[1:]                # without self
-        self.inputs = tuple(p.name for p in parameters if p.kind is not Parameter.VAR_POSITIONAL)
-        self.variadic = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
+        self.inputs, self.variadic = _parameters_of(op.forward)
         all_inputs = (*self.inputs, self.variadic) if self.variadic else self.inputs
         if {"y", "g"} & set(all_inputs):
             raise TypeError(f"{op.__name__}.forward calls an input 'y' or 'g'; in backward, y is the output "
@@ -74,10 +71,10 @@ class Contract:
         for name in (None, *all_inputs):
             method = getattr(op, "backward" if name is None else f"backward_{name}", None)
             if method is not None:
-                asked = list(signature(method).parameters)[1:]                          # without self
-                if not asked or asked[0] != "g":
+                asked, asked_variadic = _parameters_of(method)
+                if asked[:1] != ("g",):
                     raise TypeError(f"{op.__name__}.{method.__name__} must take g, the gradient of the output, first")
-                self.asks[name] = tuple(asked[1:])
+                self.asks[name] = (*asked[1:], asked_variadic) if asked_variadic else asked[1:]
         self._refuse_unknown_names(op, all_inputs)
 
     def _refuse_unknown_names(self, op: type[Op], inputs: tuple[str, ...]) -> None:
@@ -103,6 +100,14 @@ class Contract:
             return self.inputs[position]
         assert self.variadic is not None
         return self.variadic
+
+
+def _parameters_of(method: Callable[..., Any]) -> tuple[tuple[str, ...], str | None]:
+    """The names that a method takes after self, and the name of its *arguments if it has some."""
+    code = method.__code__
+    takes_more = code.co_flags & 0x04                       # the flag CO_VARARGS
+    variadic = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if takes_more else None
+    return code.co_varnames[1:code.co_argcount], variadic
 
 
 class Op:

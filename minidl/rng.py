@@ -6,6 +6,7 @@ same batches on every device.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,21 @@ class Generator:
     """
 
     def __init__(self, device: object = "cpu") -> None:
-        self.manual_seed(int(np.random.SeedSequence().generate_state(1)[0]))
+        self.manual_seed(int.from_bytes(os.urandom(6), "big"))
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream again from `seed` (any int). Returns the generator."""
         self._seed = int(seed)
-        # SeedSequence takes no negative numbers; PyTorch does
-        self.numpy = np.random.Generator(np.random.PCG64(self._seed % 2**64))
+        self._numpy: np.random.Generator | None = None
         return self
+
+    @property
+    def numpy(self) -> np.random.Generator:
+        """NumPy's generator, which does the drawing. Made at first use: loading numpy.random takes a while."""
+        if self._numpy is None:
+            # negative seeds are allowed, as in PyTorch; NumPy's take none
+            self._numpy = np.random.Generator(np.random.PCG64(self._seed % 2**64))
+        return self._numpy
 
     def initial_seed(self) -> int:
         """The seed that the stream was started from."""
@@ -37,7 +45,7 @@ class Generator:
 
     def set_state(self, state: dict[str, Any]) -> Generator:
         """Continue from a place that `get_state` returned."""
-        self._seed = state["seed"]
+        self.manual_seed(state["seed"])
         self.numpy.bit_generator.state = state["bit_generator"]
         return self
 

@@ -1,0 +1,43 @@
+"""Print how long each part of the engine is, beside the length that a reader can be asked to read."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+GUIDE = {  # lines of code, docstrings and comments included; a guide, not a limit
+    "graph + autograd + recording": (["graph", "autograd", "recording"], 850), "tensors": (["tensors"], 700),
+    "creation + printing + rng": (["creation", "printing", "rng"], 300), "backend + dtypes + errors":
+    (["backend", "dtypes", "errors"], 350), "fake (test device)": (["fake"], 300), "ops": (["ops"], 1600),
+    "kernels": (["kernels"], 2000), "nn": (["nn"], 900), "optim": (["optim"], 350), "debug": (["debug"], 1500),
+}
+
+
+def count(path: Path) -> tuple[int, int]:
+    """(all lines, lines that hold code: neither blank nor comment nor docstring)."""
+    source = path.read_text(encoding="utf-8")
+    code = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+                              tokenize.ENDMARKER):
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            code -= set(range(node.lineno, node.end_lineno + 1))
+    return source.count("\n"), len(code)
+
+
+def files(name: str) -> list[Path]:
+    folder = ROOT / "minidl" / name
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+print(f"{'':32}{'lines':>7}{'code':>7}{'guide':>7}   longest file")
+for part, (names, guide) in GUIDE.items():
+    counts = {path: count(path) for name in names for path in files(name)}
+    longest = max(counts, key=lambda path: counts[path][0])
+    total, code = (sum(c[i] for c in counts.values()) for i in (0, 1))
+    print(f"{part:32}{total:7}{code:7}{guide:7}   {longest.relative_to(ROOT)} {counts[longest][0]}")
+for path in sorted((ROOT / "labs").glob("*.py")):
+    print(f"labs/{path.name:27}{count(path)[0]:7}{count(path)[1]:7}{250:7}")
