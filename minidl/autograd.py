@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from minidl import kernels
 from minidl.backend import memory_of, xp_of
 from minidl.errors import GraphError, ShapeError
-from minidl.graph import Cast, Kept, Node, Observer, Op, new_tensor, observers
+from minidl.graph import Cast, Kept, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
 
 if TYPE_CHECKING:                       # for the type checker only: imports run one way, and Tensor stands above
@@ -86,7 +86,7 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted:
         here = gradient_of.pop(node)
         for hook in list(node.hooks.values()):              # once, on the complete gradient
             replacement = hook(here.gradient)
-            here = Found(here.gradient if replacement is None else replacement, is_ours=False)
+            here = Found(here.gradient if replacement is None else _fitting(replacement, node), is_ours=False)
         if node in wanted if wanted is not None else (node.op is None or node.retains_grad):
             found[node] = here
         if not any(parent in useful for parent in node.parents):
@@ -107,6 +107,15 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted:
         for observer in observers:
             observer.op_went_back(step)
         yield step
+
+
+def _fitting(gradient: Tensor, node: Node) -> Tensor:
+    """What a hook returned, if it can stand for the gradient."""
+    if not is_tensor(gradient) or gradient.array.shape != node.shape or gradient.array.dtype != node.dtype:
+        got = f"{type(gradient).__name__} {getattr(gradient, 'shape', '')}".strip()
+        raise GraphError(f"a hook returned {got}, expected None or a gradient of shape {node.shape} and dtype "
+                         f"{node.dtype}", where=node.where)
+    return gradient
 
 
 def topological_order(roots: Sequence[Node]) -> list[Node]:
@@ -167,9 +176,15 @@ def _gradients_once(node: Node, g: Tensor, useful: set[Node]) -> list[tuple[str,
     with Recording(False):
         sent = node.gradients(g, useful)
     if recording:
-        for _, _, gradient in sent:
-            gradient.node = Node(_NoSecondDerivative(node), (), (g.node, *node.parents), gradient)
+        sent = [(name, parent, _refusing_more(gradient, g, node)) for name, parent, gradient in sent]
     return sent
+
+
+def _refusing_more(gradient: Tensor, g: Tensor, node: Node) -> Tensor:
+    """The same gradient, with a node that raises when a second derivative is asked for."""
+    refusing = new_tensor(gradient.array)
+    refusing.node = Node(_NoSecondDerivative(node), (), (g.node, *node.parents), refusing)
+    return refusing
 
 
 def backward_steps(output: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None,
@@ -177,11 +192,16 @@ def backward_steps(output: Tensor, gradient: Tensor | None = None, retain_graph:
     """Run backward from `output`, one op a step; after the last step the gradients are added to `.grad`.
 
     An abandoned generator has written no `.grad`. `take_arrays`: nobody looks at the steps, so a leaf may take a
-    gradient's array without a copy.
+    gradient's array without a copy. Raises `GraphError`, at once, for an output without a graph.
     """
-    found: dict[Node, Found] = {}
     roots = _roots([output], [gradient], "backward")
-    yield from walk(roots, found, None, create_graph if retain_graph is None else retain_graph, create_graph)
+    return _steps_then_grads(roots, create_graph if retain_graph is None else retain_graph, create_graph, take_arrays)
+
+
+def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool, create_graph: bool,
+                      take_arrays: bool) -> Iterator[BackwardStep]:
+    found: dict[Node, Found] = {}
+    yield from walk(roots, found, None, retain_graph, create_graph)
     for node, result in found.items():
         tensor = None if node.tensor is None else node.tensor()
         if tensor is not None:                              # else nobody can ask for its .grad any more
@@ -218,7 +238,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
 
 
 def _as_list(tensors: Any) -> list[Any]:
-    return list(tensors) if isinstance(tensors, Sequence) else [tensors]
+    return [tensors] if is_tensor(tensors) else list(tensors)
 
 
 def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], where: str) -> list[tuple[Node, Tensor]]:

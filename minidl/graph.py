@@ -39,6 +39,11 @@ def new_tensor(array: Array, node: Node | None = None, version: Version | None =
     return _tensor_class._of(array, node, version)  # type: ignore[no-any-return]
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether this is a Tensor."""
+    return isinstance(value, _tensor_class)
+
+
 # -- who is watching -----------------------------------------------------------------------------------------------
 
 class Observer:

@@ -635,7 +635,11 @@ class Tensor:
                              "only one of the two; do it out of place: x = x + 1", where=name)
         if result.dtype != self.dtype:
             result = ops.Cast(self.dtype)(result)
+        before = self.node
         self.array, self.node, self.version = result.array, result.node, result.version
+        if before is not None and before.retains_grad:      # the wish goes along to the new value
+            before.retains_grad = False
+            self.retain_grad()
         return self
 
     def _check_writable(self) -> None:

@@ -243,6 +243,28 @@ def test_a_hook_can_replace_the_gradient_and_be_removed():
     assert x.grad.item() == 3.0
 
 
+def test_a_hook_that_returns_something_else_is_an_error():
+    x = f64([2.0])
+    x.register_hook(lambda g: 3.0)
+    with pytest.raises(GraphError, match=r"a hook returned float, expected None or a gradient of shape \(1,\)"):
+        (x * 3).sum().backward()
+    assert x.grad is None
+
+
+def test_retain_grad_goes_along_with_a_recorded_change():
+    x = f64([2.0])
+    h = x * 3
+    h.retain_grad()
+    h += 1
+    (h * h).sum().backward()
+    assert h.grad.item() == 2 * 7
+
+
+def test_stepping_without_a_graph_fails_before_the_first_step():
+    with pytest.raises(GraphError, match="has no graph"):
+        f64([1.0], False).backward_steps()
+
+
 def test_only_leaves_get_grad():
     x = f64([2.0])
     h = x * 3
@@ -650,6 +672,9 @@ def test_an_op_that_can_be_differentiated_once_says_so():
 
     x = f64([3.0])
     y = Once()(x)
+    g = f64([1.0], False)
+    autograd.grad(y, x, g, create_graph=True)
+    assert g.node is None
     (first,) = autograd.grad(y.sum(), x, create_graph=True)
     assert first.item() == 6
     with pytest.raises(GraphError, match="Once can be differentiated only once"):
