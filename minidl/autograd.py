@@ -85,7 +85,8 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted:
             continue
         here = gradient_of.pop(node)
         for hook in list(node.hooks.values()):              # once, on the complete gradient
-            replacement = hook(here.gradient)
+            with Recording(create_graph):
+                replacement = hook(here.gradient)
             here = Found(here.gradient if replacement is None else _fitting(replacement, node), is_ours=False)
         if node in wanted if wanted is not None else (node.op is None or node.retains_grad):
             found[node] = here
@@ -162,7 +163,12 @@ def _accumulate(gradient_of: dict[Node, Found], node: Node, gradient: Tensor, is
 
 
 def _is_ours(gradient: Tensor, g: Tensor, node: Node, sent: list[tuple[str, Node, Tensor]]) -> bool:
-    """Whether backward made this gradient's memory: it is not g's, not a kept value's, not another input's."""
+    """Whether backward made this gradient's memory: it is not g's, not a kept value's, not another input's.
+
+    An op that is not minidl's own may hold on to what it returned.
+    """
+    if not type(node.op).__module__.startswith("minidl."):
+        return False
     seen = [g.array, *(other.array for _, _, other in sent)]
     for value in node.kept.values():
         seen += [v.array for v in (value if isinstance(value, list) else [value]) if isinstance(v, Kept)]
@@ -205,7 +211,7 @@ def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool, crea
     for node, result in found.items():
         tensor = None if node.tensor is None else node.tensor()
         if tensor is not None:                              # else nobody can ask for its .grad any more
-            _add_to_grad(tensor, result, take_arrays)
+            _add_to_grad(tensor, result, take_arrays and not observers)
 
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
@@ -244,8 +250,14 @@ def _as_list(tensors: Any) -> list[Any]:
 def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], where: str) -> list[tuple[Node, Tensor]]:
     """Where a walk starts: each output's node with the gradient that comes from above (1 for a single number)."""
     roots = []
+    if len(outputs) != len(gradients):
+        raise GraphError(f"got {len(gradients)} gradients for {len(outputs)} outputs, expected one for each",
+                         where=where)
     for output, gradient in zip(outputs, gradients, strict=True):
         array = output.array
+        if not (gradient is None or is_tensor(gradient)):
+            raise GraphError(f"got {type(gradient).__name__} as gradient of the output, expected a tensor of shape "
+                             f"{array.shape}; use minidl.tensor(...)", where=where)
         if output.node is None:
             raise GraphError("this tensor has no graph: nothing it was computed from requires grad, or it was computed "
                              "under no_grad() or detached; call requires_grad_() on an input first", where=where)
@@ -267,7 +279,10 @@ def _add_to_grad(tensor: Tensor, found: Found, take_array: bool) -> None:
     """tensor.grad += gradient, where the first gradient becomes an array of the tensor's own, in its layout."""
     gradient, before = found.gradient, tensor.grad
     if gradient.node is not None or (before is not None and before.node is not None):   # with create_graph
-        tensor.grad = gradient if before is None else before + gradient
+        # Cast to its own dtype: a copy that the graph knows, for two leaves may have been sent the same gradient
+        tensor.grad = Cast(gradient.dtype)(gradient) if before is None else before + gradient
+    elif before is not None and not getattr(before.array.flags, "writeable", True):
+        tensor.grad = new_tensor(before.array + gradient.array)
     elif before is not None:
         before.array += gradient.array
         before.version.count += 1

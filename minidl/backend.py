@@ -124,7 +124,9 @@ def device_of(array: Array) -> device:
 def memory_of(array: Array) -> object:
     """The object that owns the memory: two arrays with the same owner are views of one another."""
     inner = backend_of(array).unwrap(array)
-    return inner if inner.base is None else inner.base
+    while isinstance(inner.base, type(inner)):              # not a buffer: bytes under an array own nothing that we see
+        inner = inner.base
+    return inner
 
 
 def as_array(result: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
     """`zeros(2, 3)` and `zeros((2, 3))` are the same; sizes may be tensors of one integer."""
     if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
         sizes = sizes[0]
-    shape = tuple(int(n) for n in sizes)
+    shape = tuple(operator.index(n) for n in sizes)
     if any(n < 0 for n in shape):
         raise SettingError(f"got the size {shape}, expected no negative numbers")
     return shape
@@ -133,7 +134,7 @@ def randn(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bo
     return _finished(np.asarray(array, _float(dtype)), device, requires_grad)
 
 
-def randint(low: int, high: Any = None, size: Sequence[int] | None = None, dtype: Any = dtypes.int64,
+def randint(low: int = 0, high: Any = None, size: Sequence[int] | None = None, dtype: Any = dtypes.int64,
             device: Place = None, generator: Generator | None = None) -> Tensor:
     """Integers from `low` up to, not including, `high`; `randint(10, (3,))` starts at 0."""
     if size is None:

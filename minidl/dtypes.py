@@ -69,6 +69,15 @@ def dtype_of_number(number: object) -> Dtype:
     return int64 if isinstance(number, int) else _default
 
 
+def wrapped(number: int, dtype: Dtype) -> int:
+    """A Python integer as an integer type holds it: -1 is 255 in uint8. Other types hold it as it is."""
+    if dtype.kind not in "iu" or isinstance(number, bool):
+        return number
+    values: int = 2 ** (8 * dtype.itemsize)
+    lowest = -values // 2 if dtype.kind == "i" else 0
+    return (number - lowest) % values + lowest
+
+
 def result_type(operands: Iterable[tuple[Dtype, int]], numbers: Iterable[object] = ()) -> Dtype:
     """The type to compute in.
 

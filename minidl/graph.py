@@ -9,6 +9,7 @@ which `minidl.tensors` hands over with `set_tensor_class`.
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -160,7 +161,8 @@ class Op:
         arrays = [x.array if isinstance(x, _tensor_class) else x for x in inputs]
         with quiet():
             try:
-                y = new_tensor(as_array(self.forward(*arrays)))
+                y = new_tensor(as_array(self._computed_in_float32(*arrays) if self._is_half(arrays)
+                                        else self.forward(*arrays)))
             except ValueError as error:
                 raise self._explained(error, inputs) from None
         _share_version_of_views(y, inputs)
@@ -211,7 +213,17 @@ class Op:
                                     (x for x in inputs if isinstance(x, int | float)))
         if self.dtype_rule == "float" and not dtypes.is_floating(target):
             target = dtypes.get_default_dtype()
-        return [Cast(target)(x) if isinstance(x, _tensor_class) and x.array.dtype != target else x for x in inputs]
+        return [Cast(target)(x) if isinstance(x, _tensor_class) and x.array.dtype != target
+                else dtypes.wrapped(x, target) if isinstance(x, int) else x for x in inputs]
+
+    def _is_half(self, arrays: Sequence[Any]) -> bool:
+        return self.dtype_rule != "any" and any(getattr(x, "dtype", None) == dtypes.float16 for x in arrays)
+
+    def _computed_in_float32(self, *arrays: Any) -> Array:
+        """float16 is for storing: it ends at 65,504, which a sum or a product leaves soon. So compute in float32."""
+        wide = [x.astype(dtypes.float32) if getattr(x, "dtype", None) == dtypes.float16 else x for x in arrays]
+        result = as_array(self.forward(*wide))
+        return result.astype(dtypes.float16) if result.dtype == dtypes.float32 else result
 
     def _parents(self, inputs: Sequence[Any], y: Tensor) -> tuple[Node | None, ...] | None:
         """The node that each input came from; None where no gradient is needed, and as a whole if nowhere."""
@@ -446,6 +458,8 @@ class SumTo(Op):
 
     def forward(self, x: Array) -> Array:
         self.shape_of_x = x.shape
+        if x.ndim < len(self.shape):                        # an assignment x[0] = v dropped leading axes of size 1
+            x = x.reshape((1,) * (len(self.shape) - x.ndim) + x.shape)
         added = x.ndim - len(self.shape)                    # axes that broadcasting put in front
         stretched = tuple(i + added for i, n in enumerate(self.shape) if n == 1 and x.shape[i + added] != 1)
         return backend_of(x).sum(x, (*range(added), *stretched), True).reshape(self.shape)
@@ -462,6 +476,8 @@ class BroadcastTo(Op):
 
     def forward(self, x: Array) -> Array:
         self.shape_of_x = x.shape
+        if x.size == math.prod(self.shape):
+            return x.reshape(self.shape)                    # nothing is repeated, so the result may be written to
         return xp_of(x).broadcast_to(x, self.shape)
 
     def backward(self, g: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ All of it is per thread.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -42,6 +43,23 @@ class Recording(ContextDecorator):
 
     def __exit__(self, *error: object) -> None:
         state.recording = self._before.pop()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:  # type: ignore[override]
+        """Decorate a function; a generator function runs in the block, but not what happens between its items."""
+        if not function.__code__.co_flags & 0x20:           # the flag CO_GENERATOR
+            return super().__call__(function)
+
+        @functools.wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Any:
+            items, sent = function(*args, **kwargs), None
+            while True:
+                try:
+                    with self._recreate_cm():
+                        item = items.send(sent)
+                except StopIteration as end:
+                    return end.value
+                sent = yield item
+        return generator
 
     def _recreate_cm(self) -> Recording:
         return Recording(self._mode)       # each call of a decorated function enters a block of its own

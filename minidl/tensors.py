@@ -7,6 +7,7 @@ The fields are `array` (NumPy's, or another device's), `node` (None, a leaf, or 
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
@@ -15,12 +16,12 @@ import numpy as np
 
 from minidl import autograd, dtypes, graph, ops
 from minidl.autograd import BackwardStep
-from minidl.backend import Array, backend_for, backend_of, device_of
+from minidl.backend import Array, as_number, backend_for, backend_of, device_of
 from minidl.backend import device as Device
 from minidl.dtypes import Dtype
 from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError
 from minidl.graph import Node
-from minidl.ops.index import Key
+from minidl.ops.index import Key, check_gather, split_key
 from minidl.ops.linalg import matmul
 from minidl.ops.reduce import axes_of, axis_of
 from minidl.ops.shape import full_shape
@@ -65,27 +66,27 @@ class Tensor:
     `Tensor([1, 2])` holds the data, both in the default float type.
     """
 
-    __slots__ = ("__weakref__", "array", "grad", "node", "version")
+    __slots__ = ("__weakref__", "_grad", "array", "node", "version")
 
     __array_priority__: ClassVar[Real] = 1000.0        # so that `numpy_array * tensor` asks the tensor
 
     array: Array
     node: Node | None
-    grad: Tensor | None
     version: Version
+    _grad: Tensor | None
 
     def __init__(self, *data: Any) -> None:
         if len(data) == 1 and not isinstance(data[0], int):
             self.array = host_array(data[0], dtypes.get_default_dtype())
         else:
-            self.array = np.empty(data, dtypes.get_default_dtype())
-        self.node, self.grad, self.version = None, None, Version()
+            self.array = np.empty(data or 0, dtypes.get_default_dtype())
+        self.node, self._grad, self.version = None, None, Version()
 
     @classmethod
     def _of(cls, array: Array, node: Node | None = None, version: Version | None = None) -> Tensor:
         """Wrap an array, without looking at it."""
         tensor = Tensor.__new__(Tensor)
-        tensor.array, tensor.node, tensor.grad = array, node, None
+        tensor.array, tensor.node, tensor._grad = array, node, None
         tensor.version = Version() if version is None else version
         return tensor
 
@@ -169,6 +170,22 @@ class Tensor:
         return self
 
     @property
+    def grad(self) -> Tensor | None:
+        """dL/d(this tensor), added up over all backward passes since it was None. Written on leaves."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape
+                                  or value.dtype != self.dtype or value.device != self.device):
+            got = type(value).__name__
+            if isinstance(value, Tensor):
+                got = f"{value.dtype} {value.shape} on {value.device}"
+            raise ShapeError(f"got {got} as gradient, expected None or a tensor like this one: {self.dtype} "
+                             f"{self.shape} on {self.device}", where="grad")
+        self._grad = value
+
+    @property
     def is_leaf(self) -> Flag:
         """True for a tensor that was not computed by a recorded op."""
         return self.node is None or self.node.op is None
@@ -225,6 +242,10 @@ class Tensor:
 
     @data.setter
     def data(self, other: Tensor) -> None:
+        if not isinstance(other, Tensor) or (self.node is not None and not other.is_floating_point()):
+            got = other.dtype if isinstance(other, Tensor) else type(other).__name__
+            raise DtypeError(f"got {got}, expected a tensor{' of floats' if self.node is not None else ''}; use "
+                             f"minidl.tensor(x)", where="data")
         self.array, self.version = other.array, other.version
         if self.node is not None and self.is_leaf:
             self.node.shape, self.node.dtype = other.shape, other.dtype
@@ -415,9 +436,13 @@ class Tensor:
         return matmul(Tensor._from(other), self)
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        if not _is_numeric(other):
+            return NotImplemented                           # x == None is False, as for any object
         return ops.Equal()(self, other)
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        if not _is_numeric(other):
+            return NotImplemented
         return ops.NotEqual()(self, other)
 
     def __gt__(self, other: Any) -> Tensor:
@@ -507,12 +532,21 @@ class Tensor:
     @_numpy_names
     def argmax(self, dim: Axis | None = None, keepdim: Flag = False) -> Tensor:
         """The index of the largest element along `dim` (in the flattened tensor, if None)."""
+        self._check_not_empty(dim, "argmax")
         return ops.ArgMax(None if dim is None else axis_of(dim, self.ndim), keepdim)(self)
 
     @_numpy_names
     def argmin(self, dim: Axis | None = None, keepdim: Flag = False) -> Tensor:
         """The index of the smallest element along `dim` (in the flattened tensor, if None)."""
+        self._check_not_empty(dim, "argmin")
         return ops.ArgMin(None if dim is None else axis_of(dim, self.ndim), keepdim)(self)
+
+    def _check_not_empty(self, dim: Axis | None, where: str) -> None:
+        if isinstance(dim, Tensor):
+            raise DtypeError("got a tensor, expected the number of an axis", where=where)
+        if (self.numel() if dim is None else self.size(dim)) == 0:
+            raise ShapeError(f"got a tensor of shape {self.shape}, expected at least one element to choose from",
+                             where=where)
 
     # -- shape --
 
@@ -525,8 +559,10 @@ class Tensor:
     def flatten(self, start_dim: Axis = 0, end_dim: Axis = -1) -> Tensor:
         """The axes from `start_dim` to `end_dim` as one."""
         first, last = axis_of(start_dim, self.ndim), axis_of(end_dim, self.ndim)
-        return self.reshape(*self.shape[:first], -1, *self.shape[last + 1:]) if self.numel() else self.reshape(
-            *self.shape[:first], 0, *self.shape[last + 1:])
+        if first > last:
+            raise ShapeError(f"got start_dim={start_dim} behind end_dim={end_dim}", where="flatten")
+        one = math.prod(self.shape[first:last + 1])         # (a, b, c, d) -> (a, b·c, d) for the axes 1 to 2
+        return self.reshape(*self.shape[:first], one, *self.shape[last + 1:])
 
     def permute(self, *dims: Any) -> Tensor:
         """The axes in another order, as a view: axis k of the result is axis dims[k]."""
@@ -540,7 +576,8 @@ class Tensor:
         """Two axes exchanged, as a view."""
         axes = list(range(self.ndim))
         first, second = axis_of(dim0, self.ndim), axis_of(dim1, self.ndim)
-        axes[first], axes[second] = axes[second], axes[first]
+        if axes:
+            axes[first], axes[second] = axes[second], axes[first]
         return ops.Permute(tuple(axes))(self)
 
     def t(self) -> Tensor:
@@ -575,9 +612,10 @@ class Tensor:
     def expand(self, *sizes: Any) -> Tensor:
         """Axes of size 1 repeated without copying; -1 leaves an axis as it is."""
         shape = _as_tuple(sizes)
-        own = (1,) * (len(shape) - self.ndim) + self.shape
+        added = len(shape) - self.ndim
+        own = (1,) * added + self.shape
         full = tuple(o if n == -1 else n for o, n in zip(own, shape, strict=False))
-        if len(own) != len(shape) or any(o not in (1, n) for o, n in zip(own, full, strict=True)):
+        if added < 0 or -1 in shape[:added] or any(o not in (1, n) for o, n in zip(own, full, strict=True)):
             raise ShapeError(f"got a tensor of shape {self.shape}, expected sizes that repeat to {shape}: each 1 or "
                              f"equal", where="expand")
         return ops.BroadcastTo(full)(self)
@@ -585,27 +623,52 @@ class Tensor:
     # -- picking and changing elements --
 
     def __getitem__(self, key: Any) -> Tensor:
-        settings, indices = Key.split(key, self._index)
-        return ops.Index(settings)(self, *indices)
+        keys, indices = split_key(key, self._index)
+        picked = ops.Index(keys[0])(self, *indices) if len(keys) == 1 else ops.Index(keys[0])(self)
+        return picked if len(keys) == 1 else ops.Index(keys[1])(picked, *indices)
 
     def _index(self, part: Any) -> Tensor:
         """A list, array or tensor between brackets, on this tensor's device."""
+        part = np.zeros(0, np.int64) if isinstance(part, list) and not part else part
         return Tensor._from(part).to(self.device)
 
     @_numpy_names
     def gather(self, dim: Axis, index: Tensor) -> Tensor:
         """y[i, j] = x[i, index[i, j]] for dim=1, and so on."""
-        return ops.Gather(axis_of(dim, self.ndim))(self, index)
+        axis = axis_of(dim, self.ndim)
+        check_gather(self, axis, index)
+        return ops.Gather(axis)(self, index)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        settings, indices = Key.split(key, self._index)
-        if not self._is_recorded_with(value):
-            value = value.array if isinstance(value, Tensor) else value
-            self._check_writable()
-            self.array[settings.with_arrays(tuple(i.array for i in indices))] = value
-            self.version.count += 1
+        keys, indices = split_key(key, self._index)
+        if isinstance(value, Tensor | np.ndarray | list | tuple):
+            value = Tensor._from(value).to(self.dtype)
+        elif as_number(value) is None:
+            raise DtypeError(f"got {value!r}, expected a number, a tensor or an array", where="x[...] = value")
+        if self._is_recorded_with(value):
+            if len(keys) == 1:
+                changed = ops.IndexPut(keys[0])(self, value, *indices)
+            else:
+                part = ops.IndexPut(keys[1])(ops.Index(keys[0])(self), value, *indices)
+                changed = ops.IndexPut(keys[0])(self, part)
+            self._become(changed, "x[...] = value")
         else:
-            self._become(ops.IndexPut(settings)(self, value, *indices), "x[...] = value")
+            self._check_writable()
+            self._write(keys, [index.array for index in indices], value)
+
+    def _write(self, keys: list[Key], indices: list[Array], value: Any) -> None:
+        """Put a value into this tensor's memory."""
+        if isinstance(value, Tensor) and value.device != self.device:
+            raise DeviceError(f"got a value on '{value.device}' for a tensor on '{self.device}', expected one device; "
+                              f"move it with .to(device)", where="x[...] = value")
+        target = self.array if len(keys) == 1 else self.array[keys[0].with_arrays(())]
+        try:
+            target[keys[-1].with_arrays(tuple(indices))] = value.array if isinstance(value, Tensor) else value
+        except ValueError as error:
+            shape = getattr(value, "shape", ())
+            raise ShapeError(f"got a value of shape {shape} for a part of a tensor of shape {self.shape}, which it "
+                             f"does not broadcast to", where="x[...] = value") from error
+        self.version.count += 1
 
     def _is_recorded_with(self, *others: Any) -> Flag:
         return is_grad_enabled() and any(
@@ -643,9 +706,12 @@ class Tensor:
         return self
 
     def _check_writable(self) -> None:
-        if any(stride == 0 and n > 1 for stride, n in zip(self.array.strides, self.shape, strict=True)):
+        if self.numel() and any(stride == 0 and n > 1 for stride, n in zip(self.array.strides, self.shape, strict=True)):
             raise GraphError("got an expanded tensor, in which one number stands in several places; clone() it first",
                              where="in-place change")
+        if not getattr(self.array.flags, "writeable", True):
+            raise GraphError("got memory that may only be read, such as a part of an expanded tensor or a locked array; "
+                             "clone() it first", where="in-place change")
 
     def __iadd__(self, other: Any) -> Tensor:
         return self._become(self + other, "+=")
@@ -679,6 +745,10 @@ class Tensor:
         return self
 
 
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | list | tuple) or as_number(value) is not None
+
+
 def _as_tuple(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """`x.reshape(2, 3)` and `x.reshape((2, 3))` are the same."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
@@ -701,7 +771,8 @@ def host_array(data: Any, dtype: Any = None) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise DtypeError(f"got data of type {array.dtype}, expected numbers (float16/32/64, integers or booleans)",
                          where="tensor")
-    return array if dtype is None else array.astype(np.dtype(dtype), copy=False)
+    # in the byte order of this machine: a file's may be the other one
+    return array.astype(np.dtype(dtype or array.dtype).newbyteorder("="), copy=False)
 
 
 graph.set_tensor_class(Tensor)

@@ -15,7 +15,7 @@ import pytest
 import minidl
 import minidl.nn.functional as F
 from minidl import autograd, fake, nn, ops, optim
-from minidl.errors import GraphError
+from minidl.errors import GraphError, ShapeError
 from minidl.graph import Op
 from minidl.tensors import Tensor
 
@@ -274,6 +274,89 @@ def test_only_leaves_get_grad():
     assert not h.is_leaf
 
 
+def test_gradients_of_create_graph_are_not_shared_between_leaves():
+    a, b = f64([1.0]), f64([2.0])
+    ((a + b) ** 2).sum().backward(create_graph=True)
+    assert a.grad is not b.grad
+    with minidl.no_grad():
+        for x in (a, b):
+            x.grad.mul_(0.5)
+    assert (a.grad.item(), b.grad.item()) == (3, 3)
+
+
+def test_a_gradient_that_an_op_of_the_users_holds_on_to_is_copied():
+    class Constant(Op):
+        kept_gradient = f64([1.0], False)
+
+        def forward(self, x):
+            return x * 1
+
+        def backward(self, g):
+            return self.kept_gradient
+
+    w = f64([5.0])
+    for _ in range(3):
+        Constant()(w).sum().backward()
+    assert w.grad.item() == 3
+    assert Constant.kept_gradient.item() == 1
+    Op.registry.remove(Constant)
+
+
+def test_what_an_observer_has_seen_stays():
+    class Watch(autograd.Observer):
+        def __init__(self):
+            self.seen = []
+
+        def op_went_back(self, step):
+            self.seen.append(step.outgoing)
+
+    w, watch = f64([1.0]), Watch()
+    autograd.observers.append(watch)
+    try:
+        (w * 3).backward()
+        (w * 5).backward()
+    finally:
+        autograd.observers.remove(watch)
+    assert [sent["a"].item() for sent in watch.seen] == [3, 5]
+    assert w.grad.item() == 8
+
+
+def test_a_gradient_is_like_its_tensor():
+    x = f64([1.0, 2.0])
+    for wrong in (minidl.ones(2), minidl.ones(1).double(), minidl.ones(2, dtype=minidl.float64, device="fake"), 5):
+        with pytest.raises(ShapeError, match=r"as gradient, expected None or a tensor like this one: float64 \(2,\) on cpu"):
+            x.grad = wrong
+    assert x.grad is None
+    x.grad = minidl.ones(1, 1).double().expand(1, 2)[0]            # read-only memory
+    x.sum().backward()
+    assert x.grad.tolist() == [2, 2]
+
+
+def test_a_result_of_grad_can_be_scaled_in_place():
+    x = f64([[2.0]])
+    (g,) = autograd.grad(x.sum(), x)
+    g *= 0.5
+    assert g.item() == 0.5
+
+
+def test_hooks_do_not_record_unless_backward_does():
+    x, w = f64([1.0]), f64([2.0])
+    x.register_hook(lambda g: g * w)
+    (x * 3).sum().backward()
+    assert not x.grad.requires_grad
+    x.grad = None
+    (x * 3).sum().backward(create_graph=True)
+    assert x.grad.requires_grad
+
+
+@pytest.mark.parametrize("function", [lambda x: x.relu().sqrt(), lambda x: 1 / x.relu(), lambda x: x.relu().log()])
+def test_where_relu_is_off_no_gradient_passes_not_even_an_infinite_one(function):
+    x = f64([-1.0, 0.0, 4.0])
+    function(x).sum().backward()
+    assert x.grad.tolist()[:2] == [0, 0]
+    assert np.isfinite(x.grad.numpy()).all()
+
+
 # -- what is kept, and for how long --------------------------------------------------------------------------------------
 
 def kept_names(tensor):
@@ -394,6 +477,26 @@ def test_modes_as_contexts_decorators_and_switch():
     with minidl.set_grad_enabled(False):
         assert not minidl.is_grad_enabled()
     assert minidl.is_grad_enabled()
+
+
+def test_a_decorated_generator_records_nothing_inside_and_leaves_the_caller_alone():
+    x = f64([1.0])
+
+    @minidl.no_grad()
+    def items():
+        got = yield x * 2
+        yield x * got
+        return 7
+
+    generator = items()
+    first = next(generator)
+    assert minidl.is_grad_enabled()
+    second = generator.send(5)
+    assert not first.requires_grad
+    assert (second.item(), second.requires_grad) == (5, False)
+    with pytest.raises(StopIteration) as end:
+        next(generator)
+    assert end.value.value == 7
 
 
 def test_no_grad_ends_with_an_exception():
@@ -522,6 +625,14 @@ def test_a_change_through_a_view_is_noticed():
     x, w = f64([[1.0, 2.0]], False), f64([[3.0, 4.0]])
     y = (x * w).sum()
     x.T[0] = 7.0
+    with pytest.raises(GraphError, match="changed in place"):
+        y.backward()
+
+
+def test_a_change_of_memory_that_is_not_numpys_own_is_noticed():
+    x, w = minidl.from_numpy(np.frombuffer(bytearray(16), np.float32)), minidl.ones(3, requires_grad=True)
+    y = (w * x[1:]).sum()
+    x.zero_()
     with pytest.raises(GraphError, match="changed in place"):
         y.backward()
 

@@ -242,6 +242,7 @@ ROWS = [
     Row("nothing to optimize", lambda: optim.SGD(nn.ReLU().parameters(), lr=0.1), SettingError,
         "SGD: got no parameters; does the model have layers as attributes?"),
     Row("a result to optimize", lambda: optim.SGD([X * 2], lr=0.1), SettingError, "that is no leaf"),
+    Row("a parameter twice", lambda: optim.SGD([X, X]), SettingError, "SGD: got the same parameter twice in one group"),
     Row("a bad beta", lambda: optim.Adam([X], betas=(0.9, 1.0)), SettingError, "Adam: got betas=(0.9, 1.0)"),
     Row("a negative momentum", lambda: optim.SGD([X], momentum=-1), SettingError, "SGD: got momentum=-1"),
     Row("an axis that is not there", lambda: CONSTANT.sum(2), ShapeError,

@@ -131,6 +131,9 @@ def test_float32_is_refused_with_the_reason():
 def test_what_cannot_be_checked_is_refused():
     with pytest.raises(SettingError, match="no input that requires grad"):
         gradcheck(lambda x: x * x, minidl.ones(2).double())
+    x = f64([1.0])
+    with pytest.raises(SettingError, match="got the same tensor twice"):
+        gradcheck(lambda a, b: a * b, [x, x])
     with pytest.raises(SettingError, match="got order=3"):
         gradcheck(lambda x: x * x, f64([1.0]), order=3)
     with pytest.raises(GradcheckError, match="no output requires grad"):

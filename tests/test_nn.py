@@ -216,6 +216,31 @@ def test_containers():
     assert len(list(layers.parameters())) == 6
 
 
+def test_names_that_would_hide_something_are_refused():
+    for name in ("items", "training", "forward", "a.b", ""):
+        with pytest.raises(minidl.MinidlError, match="got the name"):
+            nn.ModuleDict({name: nn.Tanh()})
+    net = Net()
+    with pytest.raises(minidl.MinidlError, match="got a int for the submodule 'first'"):
+        net.first = 5
+    del net.mean
+    assert "mean" not in net.state_dict()
+    with pytest.raises(minidl.MinidlError, match="got int64, expected a floating type"):
+        net.to(minidl.int64)
+    assert net.first.weight.dtype == minidl.float32
+
+
+def test_a_single_number_can_be_trained():
+    w = minidl.tensor(1.0, requires_grad=True)
+    for optimizer in (optim.SGD([w], momentum=0.9, weight_decay=0.1), optim.Adam([w], weight_decay=0.1)):
+        for _ in range(2):
+            (w * 2).backward()
+            optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+    assert w.array.shape == ()
+
+
 def test_a_shared_parameter_counts_once():
     a, b = nn.Linear(2, 2), nn.Linear(2, 2)
     b.weight = a.weight

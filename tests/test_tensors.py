@@ -172,6 +172,62 @@ def test_moving_between_devices_sends_the_gradient_back():
     assert y.cpu().tolist() == [1, 2]
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("expression", [
+    "(t.ones(1000).half() * 100).mean()", "t.ones(70000).half().mean()", "t.tensor([.01], dtype=t.float16) * 1e5",
+    "t.tensor([1000.]).half() / 100000", "t.zeros(70000).half().softmax(0).sum()",
+    "t.nn.functional.avg_pool2d(t.full((1, 1, 32, 32), 100.).half(), 32)", "t.tensor([300.]).half() ** 2",
+    "t.tensor([3], dtype=t.uint8) * -1", "t.tensor([3], dtype=t.uint8) + 300", "t.tensor([100], dtype=t.int8) + 200",
+    "t.tensor([255], dtype=t.uint8) == -1", "t.tensor(3.).sum(0)", "t.tensor(3.).mean(-1, keepdim=True)",
+    "t.tensor(3.).transpose(0, -1)", "t.zeros(0, 3, 2).flatten(1)", "t.zeros(2, 0).softmax(1)",
+    "t.zeros(2, 0).log_softmax(1)", "t.zeros(0, 3).zero_()", "t.zeros(0, 3).add_(1)", "t.tensor(1.) == None",
+    "t.tensor(1.) != None", "t.tensor(1.) == 'a'", "t.Tensor().shape", "t.randint(high=3, size=(2,)).shape",
+    "t.nn.functional.max_pool2d(t.ones(1, 1, 2, 2), 3, ceil_mode=True)",
+    "t.nn.functional.avg_pool2d(t.ones(1, 1, 2, 2), 3, ceil_mode=True)",
+    "t.nn.functional.conv2d(t.ones(0, 2, 5, 5), t.ones(4, 2, 3, 3)).shape",
+    "t.nn.functional.max_pool2d(t.ones(0, 2, 5, 5), 2).shape", "t.nn.functional.avg_pool2d(t.ones(0, 2, 5, 5), 2).shape",
+    "t.ones(1, 3).expand(1, 3).add_(1)",
+])
+def test_corners_are_as_in_pytorch(expression, torch):
+    ours, theirs = (eval(expression, {"t": module}) for module in (minidl, torch))
+    if isinstance(ours, Tensor):
+        assert ours.shape == tuple(theirs.shape)
+        assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-3)
+    else:
+        assert ours == (tuple(theirs) if isinstance(theirs, tuple) else theirs)
+
+
+def test_the_gradient_of_an_empty_batch_is_zero():
+    w, b = minidl.randn(4, 2, 3, 3, requires_grad=True), minidl.zeros(4, requires_grad=True)
+    x = minidl.zeros(0, 2, 5, 5, requires_grad=True)
+    minidl.nn.functional.max_pool2d(minidl.nn.functional.conv2d(x, w, b), 2).sum().backward()
+    assert x.grad.shape == (0, 2, 5, 5)
+    assert np.all(w.grad.numpy() == 0)
+
+
+@pytest.mark.parametrize(("use", "message"), [
+    (lambda: minidl.ones(2).flatten(0, 1), "got dim=1"), (lambda: minidl.ones(2, 2, 2).flatten(2, 1), "got start_dim=2 behind"),
+    (lambda: minidl.ones(2, 2).sum((0, 0)), "expected each axis once"), (lambda: minidl.ones(2).reshape(-2, -1), "0 or more"),
+    (lambda: minidl.ones(0).max(), "expected at least one element"), (lambda: minidl.ones(2).max(minidl.ones(2)), "got a tensor"),
+    (lambda: minidl.ones(3).expand(-1, 3), "expected sizes that repeat"), (lambda: minidl.zeros(-1), "no negative numbers"),
+    (lambda: minidl.ones(2, requires_grad=True).sum().backward(1.0), "got float as gradient of the output"),
+    (lambda: minidl.ones(2, 1).expand(2, 3)[0].add_(1), "clone() it first"),
+    (lambda: minidl.nn.functional.linear(minidl.ones(1, 2), minidl.ones(3, 2), minidl.ones(1)), "got a bias of shape (1,)"),
+    (lambda: minidl.nn.Parameter([1.0]), "got list, expected a tensor"),
+    (lambda: setattr(minidl.ones(2, requires_grad=True), "data", np.ones(2)), "got ndarray, expected a tensor of floats"),
+    (lambda: minidl.nn.functional.cross_entropy(minidl.ones(1, 2), [0]), "got labels as list"),
+])
+def test_corners_that_are_errors(use, message):
+    with pytest.raises(minidl.MinidlError) as caught:
+        use()
+    assert message in str(caught.value)
+
+
+def test_arrays_in_another_byte_order_are_turned_around():
+    assert minidl.tensor(np.array([1.0, 2.0], ">f4")).dtype.isnative
+
+
 def test_max_sends_its_gradient_to_the_first_of_equals():
     x = minidl.tensor([[3.0, 3.0, 1.0], [0.0, 2.0, 2.0]], requires_grad=True)
     x.max(1).values.sum().backward()

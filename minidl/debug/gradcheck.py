@@ -43,6 +43,9 @@ def gradcheck(fn: Callable[..., Any], inputs: Tensor | Sequence[Tensor], eps: fl
     checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     if not checked:
         raise SettingError("got no input that requires grad; pass tensor(..., requires_grad=True)", where="gradcheck")
+    if len({inputs[i] for i in checked}) < len(checked):
+        raise SettingError("got the same tensor twice, so one difference would move both; pass a clone()",
+                           where="gradcheck")
     for i in checked:
         if inputs[i].dtype != np.float64:
             raise DtypeError(f"got {inputs[i].dtype} for input {i}, expected float64: a finite difference in "

@@ -62,13 +62,11 @@ class Window2d:
         size, stride = self.input_size[axis], self.stride[axis]
         start, end = self.padding[axis]
         free = size + start + end - self.extent(axis)
-        if free < 0:
-            return 0
-        out = free // stride + 1
+        if not self.ceil_mode:
+            return free // stride + 1
         # ceil_mode adds the window that hangs over the end, if it still starts on the image or its front padding
-        if self.ceil_mode and free % stride and out * stride < size + start:
-            out += 1
-        return out
+        out = -(-free // stride) + 1
+        return out - 1 if (out - 1) * stride >= size + start else out
 
     def _reach(self, axis: int) -> int:
         last_start = (self._output(axis) - 1) * self.stride[axis]

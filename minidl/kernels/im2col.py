@@ -38,7 +38,8 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     groups, (kh, kw) = geometry.groups, geometry.kernel_size
     rows = _to_groups(g, groups) @ _group_matrices(w, groups).swapaxes(1, 2)             # (G, N*OH*OW, KH*KW*C/G)
     rows = rows.reshape(groups, len(g), *geometry.output_size, kh, kw, w.shape[1])       # (G, N, OH, OW, KH, KW, C/G)
-    windows = rows.transpose(4, 5, 1, 2, 3, 0, 6).reshape(kh, kw, len(g), *geometry.output_size, -1)
+    channels = groups * w.shape[1]
+    windows = rows.transpose(4, 5, 1, 2, 3, 0, 6).reshape(kh, kw, len(g), *geometry.output_size, channels)
     return _add_windows(windows, geometry)                                               # (N, C, H, W)
 
 
@@ -56,7 +57,7 @@ def max_pool2d(x: Array, geometry: Pool2dGeometry) -> tuple[Array, Array]:
     xp, (kh, kw) = xp_of(x), geometry.kernel_size
     lowest = -xp.inf if x.dtype.kind == "f" else xp.iinfo(x.dtype).min
     windows = _windows(x, geometry, fill=lowest)                             # (N, OH, OW, KH, KW, C)
-    windows = windows.reshape(*windows.shape[:3], kh * kw, -1)               # (N, OH, OW, KH*KW, C)
+    windows = windows.reshape(*windows.shape[:3], kh * kw, x.shape[1])       # (N, OH, OW, KH*KW, C)
     tap = windows.argmax(axis=3)                                             # (N, OH, OW, C)
     y = xp.take_along_axis(windows, tap[:, :, :, None, :], axis=3)[:, :, :, 0, :]
     if geometry.padded_size != geometry.input_size:
@@ -73,7 +74,9 @@ def max_pool2d_input_grad(g: Array, indices: Array, geometry: Pool2dGeometry) ->
     batch, channels = g.shape[:2]
     dx = xp.zeros((batch * channels, height * width), g.dtype)
     image = xp.arange(batch * channels)[:, None]                             # (N*C, 1)
-    xp.add.at(dx, (image, indices.reshape(batch * channels, -1)), g.reshape(batch * channels, -1))
+    windows = g.shape[2] * g.shape[3]
+    cells, gradients = indices.reshape(batch * channels, windows), g.reshape(batch * channels, windows)
+    xp.add.at(dx, (image, cells), gradients)
     return dx.reshape(batch, channels, height, width)                        # (N, C, H, W)
 
 
@@ -133,26 +136,26 @@ def _group_rows(windows: Array, groups: int) -> Array:
     if groups == 1:
         return windows.reshape(1, batch * out_h * out_w, kh * kw * channels)
     split = windows.reshape(batch * out_h * out_w, kh * kw, groups, channels // groups)  # (N*OH*OW, KH*KW, G, C/G)
-    return split.transpose(2, 0, 1, 3).reshape(groups, batch * out_h * out_w, -1)
+    return split.transpose(2, 0, 1, 3).reshape(groups, batch * out_h * out_w, kh * kw * channels // groups)
 
 
 def _group_matrices(w: Array, groups: int) -> Array:
     """(O, C/G, KH, KW) -> (G, KH*KW*C/G, O/G)."""
-    outputs = w.shape[0]
-    split = w.transpose(2, 3, 1, 0).reshape(-1, groups, outputs // groups)   # (KH*KW*C/G, G, O/G)
+    outputs, group_channels, kh, kw = w.shape
+    split = w.transpose(2, 3, 1, 0).reshape(kh * kw * group_channels, groups, outputs // groups)   # (KH*KW*C/G, G, O/G)
     return split.transpose(1, 0, 2)                                          # (G, KH*KW*C/G, O/G)
 
 
 def _to_groups(g: Array, groups: int) -> Array:
     """(N, O, OH, OW) -> (G, N*OH*OW, O/G)."""
-    outputs = g.shape[1]
-    split = g.transpose(0, 2, 3, 1).reshape(-1, groups, outputs // groups)   # (N*OH*OW, G, O/G)
+    batch, outputs, out_h, out_w = g.shape
+    split = g.transpose(0, 2, 3, 1).reshape(batch * out_h * out_w, groups, outputs // groups)      # (N*OH*OW, G, O/G)
     return split.transpose(1, 0, 2)                                          # (G, N*OH*OW, O/G)
 
 
 def _from_groups(y: Array, batch: int, output_size: tuple[int, int]) -> Array:
     """(G, N*OH*OW, O/G) -> (N, OH, OW, O)."""
-    return y.transpose(1, 0, 2).reshape(batch, *output_size, -1)
+    return y.transpose(1, 0, 2).reshape(batch, *output_size, y.shape[0] * y.shape[2])
 
 
 # -- pooling -------------------------------------------------------------------------------------------------------

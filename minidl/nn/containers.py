@@ -55,7 +55,7 @@ class Sequential(_Numbered):
         super().__init__([])
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             for name, module in modules[0].items():
-                setattr(self, name, module)
+                self.add_module(name, module)
         else:
             for module in modules:
                 self.append(module)
@@ -96,7 +96,7 @@ class ModuleDict(Module):
         return dict(self.items())[name]
 
     def __setitem__(self, name: str, module: Module) -> None:
-        setattr(self, name, module)
+        self.add_module(name, module)
 
     def __len__(self) -> int:
         return len(self.items())

@@ -17,7 +17,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ShapeError(f"got a weight of shape {weight.shape}, expected (out_features, in_features)", where="linear")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(_wrong_features(x, weight.shape[1]), where="linear")
+    _check_bias(bias, weight, "linear")
     return ops.Linear()(x, weight, bias)
+
+
+def _check_bias(bias: Tensor | None, weight: Tensor, where: str) -> None:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"got a bias of shape {bias.shape}, expected {weight.shape[:1]}: one number for each output",
+                         where=where)
 
 
 def _wrong_features(x: Tensor, expected: int) -> str:
@@ -38,6 +45,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: IntOrP
     padding: cells on each side, "same" (stride 1 only) or "valid".
     """
     geometry = _located("conv2d", Conv2dGeometry.of, x.shape, weight.shape, stride, padding, dilation, groups)
+    _check_bias(bias, weight, "conv2d")
     return ops.Conv2d(geometry)(x, weight, bias)
 
 
@@ -107,6 +115,9 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
 
     Labels are checked where they can be read without waiting, on the CPU.
     """
+    if not isinstance(target, Tensor):
+        raise LabelError(f"got labels as {type(target).__name__}, expected a tensor; use minidl.tensor(labels)",
+                         where="cross_entropy")
     if input.ndim < 2:
         raise ShapeError(f"got scores of shape {input.shape}, expected (N, classes)", where="cross_entropy")
     if target.shape == input.shape and target.is_floating_point():

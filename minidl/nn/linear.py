@@ -20,7 +20,7 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: object = None) -> None:
         super().__init__()
         for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(value, int) or value < 1:
+            if not hasattr(value, "__index__") or value < 1:
                 raise SettingError(f"got {name}={value!r}, expected a positive integer", where="Linear")
         self.in_features = in_features
         self.out_features = out_features

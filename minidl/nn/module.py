@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from minidl import recording
-from minidl.errors import GraphError, MinidlError, ModuleError, ShapeError
+from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, ShapeError
 from minidl.recording import HookHandle, no_grad
 from minidl.tensors import Tensor
 
@@ -24,8 +24,11 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        if not isinstance(data, Tensor):
+            raise ModuleError(f"got {type(data).__name__}, expected a tensor; use nn.Parameter(minidl.tensor(x))",
+                              where="Parameter")
         self.array, self.version = data.array, data.version
-        self.node, self.grad = None, None
+        self.node, self._grad = None, None
         if requires_grad:
             self.requires_grad_()
 
@@ -110,9 +113,16 @@ class Module:
             raise ModuleError(f"got a {type(value).__name__} for the parameter {name!r}, expected an nn.Parameter or "
                               f"None; wrap it, nn.Parameter(x), or change the numbers with {name}.data = x",
                               where=type(self).__name__)
+        if isinstance(before, Module) and value is not None and not isinstance(value, Module):
+            raise ModuleError(f"got a {type(value).__name__} for the submodule {name!r}, expected a module or None",
+                              where=type(self).__name__)
         if not isinstance(before, list | tuple | dict) and _hides_modules(value):
             raise self._hidden_modules(name, value)
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self._buffers.pop(name, None)
 
     def _check_initialised(self) -> None:
         if "_buffers" not in vars(self):
@@ -181,10 +191,13 @@ class Module:
 
     def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
         """(path, buffer): tensors that belong to the state but are not trained, such as running means."""
+        seen: set[Tensor] = set()
         for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
             for name in module._buffers:
-                if getattr(module, name) is not None:
-                    yield f"{path}.{name}" if path else name, getattr(module, name)
+                buffer = getattr(module, name)
+                if buffer is not None and buffer not in seen:
+                    seen.add(buffer)
+                    yield f"{path}.{name}" if path else name, buffer
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """All buffers."""
@@ -193,6 +206,7 @@ class Module:
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Set a tensor as attribute `name` that moves with the module and, if `persistent`, is saved with it."""
         self._check_initialised()
+        self._check_name(name)
         setattr(self, name, tensor)
         self._buffers[name] = persistent
 
@@ -202,9 +216,16 @@ class Module:
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Set a submodule whose name is computed."""
+        self._check_name(name)
         setattr(self, name, module)
 
     register_module = add_module
+
+    def _check_name(self, name: str) -> None:
+        taken = hasattr(type(self), name) or (name in vars(self) and name in vars(Module()))
+        if not name or "." in name or taken:
+            raise ModuleError(f"got the name {name!r}, expected one without dots that is no attribute of every "
+                              f"{type(self).__name__}", where=type(self).__name__)
 
     def get_submodule(self, path: str) -> Module:
         """The part at a path such as "features.0"."""
@@ -237,7 +258,7 @@ class Module:
         All names and shapes are checked first; on an error nothing has changed. strict=False accepts missing and
         unexpected names.
         """
-        own = dict(self._state())
+        own, state = dict(self._state()), {name: Tensor._from(value) for name, value in state.items()}
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         wrong = [f"{name} is {tuple(state[name].shape)}, expected {own[name].shape}" for name in own
@@ -252,7 +273,7 @@ class Module:
         with no_grad():
             for name, tensor in own.items():
                 if name in state:
-                    tensor.copy_(Tensor._from(state[name]))
+                    tensor.copy_(state[name])
         return IncompatibleKeys(missing, unexpected)
 
     def train(self: M, mode: bool = True) -> M:
@@ -290,17 +311,18 @@ class Module:
     def to(self: M, *args: Any, **kwargs: Any) -> M:
         """Move parameters and buffers to a device or a float type, in place. Integer buffers keep their type."""
         self._refuse_hidden_modules()
+        probe = Tensor(1).to(*args, **kwargs)               # fails before anything has moved
+        if not probe.is_floating_point():
+            raise DtypeError(f"got {probe.dtype}, expected a floating type: parameters need gradients",
+                             where=f"{type(self).__name__}.to")
         with no_grad():
             for module in self.modules():
                 for name, value in vars(module).items():
                     if isinstance(value, Parameter) or (name in module._buffers and isinstance(value, Tensor)):
+                        grad, value.grad = value.grad, None
                         moved = value.to(*args, **kwargs)
-                        if value.is_floating_point():
-                            value.data = moved
-                        else:
-                            value.data = moved.to(value.dtype)
-                        if value.grad is not None:
-                            value.grad = value.grad.to(*args, **kwargs)
+                        value.data = moved if value.is_floating_point() else moved.to(value.dtype)
+                        value.grad = None if grad is None else grad.to(*args, **kwargs)
         return self
 
     def cpu(self: M) -> M:

@@ -21,6 +21,7 @@ from minidl.ops.elementwise import (
     Pow,
     Sub,
     ToDevice,
+    Where,
 )
 from minidl.ops.index import Gather, Index, IndexAdd, IndexPut, ScatterAdd
 from minidl.ops.linalg import Linear, MatMul
@@ -34,5 +35,5 @@ __all__ = [
     "Conv2dInputGrad", "Conv2dWeightGrad", "CrossEntropy", "Div", "Equal", "Exp", "Gather", "Greater", "GreaterEqual",
     "Index", "IndexAdd", "IndexPut", "Linear", "Log", "LogSoftmax", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Mean",
     "Mul", "Neg", "NotEqual", "Permute", "Pow", "ReLU", "Reshape", "ScatterAdd", "Sigmoid", "Softmax", "Sub", "Sum",
-    "SumTo", "Tanh", "ToDevice",
+    "SumTo", "Tanh", "ToDevice", "Where",
 ]

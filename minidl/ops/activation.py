@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 from minidl.backend import Array, xp_of
 from minidl.graph import Op
+from minidl.ops.elementwise import Where
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
 
 
 class ReLU(Op):
-    """y = max(x, 0);   dL/dx = g where y > 0, else 0 (also at the kink x = 0)."""
+    """y = max(x, 0);   dL/dx = 0 where y <= 0 (also at the kink x = 0), else g."""
 
     def forward(self, x: Array) -> Array:
         return xp_of(x).maximum(x, 0)
 
     def backward(self, g: Tensor, y: Tensor) -> Tensor:
-        return g * (y > 0)
+        return Where()(y <= 0, 0, g)
 
 
 class Tanh(Op):
@@ -60,6 +61,8 @@ class Softmax(Op):
         self.axis = axis
 
     def forward(self, x: Array) -> Array:
+        if x.size == 0:
+            return xp_of(x).zeros_like(x)                   # nothing has no largest
         e = xp_of(x).exp(x - x.max(axis=self.axis, keepdims=True))
         return e / e.sum(axis=self.axis, keepdims=True)
 
@@ -88,5 +91,7 @@ class LogSoftmax(Op):
 def log_softmax(x: Array, axis: int) -> Array:
     """The forward of LogSoftmax, on arrays; the cross-entropy needs it too."""
     xp = xp_of(x)
+    if x.size == 0:
+        return xp.zeros_like(x)                             # nothing has no largest
     shifted = x - x.max(axis=axis, keepdims=True)
     return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))

@@ -101,7 +101,7 @@ class Pow(Op):
 
     def backward_b(self, g: Tensor, a: Tensor | float, y: Tensor) -> Tensor:
         if isinstance(a, int | float):                      # 2 ** x
-            return g * y * (math.log(a) if a > 0 else 0.0)
+            return g * y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan)
         # at a = 0 also y = 0; log 1 keeps the product 0 where log 0 would make it nan
         return g * y * (a + (a == 0)).log()
 
@@ -140,6 +140,24 @@ class Clone(Op):
 
     def backward(self, g: Tensor) -> Tensor:
         return g
+
+
+class Where(Op):
+    """y = a where the condition holds, else b;   dL/da = g where it holds, else 0;   dL/db = the other way round.
+
+    Unlike a product with the mask, this keeps an infinite gradient from becoming nan where it does not count.
+    """
+
+    broadcasts = True
+
+    def forward(self, condition: Array, a: Array, b: Array) -> Array:
+        return xp_of(condition).where(condition, a, b)
+
+    def backward_a(self, g: Tensor, condition: Tensor) -> Tensor:
+        return Where()(condition, g, 0)
+
+    def backward_b(self, g: Tensor, condition: Tensor) -> Tensor:
+        return Where()(condition, 0, g)
 
 
 class ToDevice(Op):

@@ -6,10 +6,12 @@ inputs (they are data), the rest is `Key`, the setting of the op.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from minidl.backend import Array, xp_of
+from minidl.backend import Array, backend_of, xp_of
+from minidl.errors import LabelError, ShapeError
 from minidl.graph import Op
 
 if TYPE_CHECKING:
@@ -17,32 +19,56 @@ if TYPE_CHECKING:
 
 
 class Key:
-    """The part of an index that is not data: `x[2, idx, :]` has the parts (2, ARRAY, slice(None))."""
+    """The part of an index that is not data: `x[2:, idx]` has the parts (slice(2, None), ARRAY)."""
 
     ARRAY = object()                                        # stands where an index array belongs
 
     def __init__(self, parts: tuple[Any, ...]) -> None:
-        self.parts = parts
-        # without arrays nothing is picked twice, and the picked elements can be written in one assignment
         self.is_basic = all(part is not Key.ARRAY for part in parts)
-
-    @classmethod
-    def split(cls, key: Any, to_tensor: Callable[[Any], Tensor]) -> tuple[Key, list[Tensor]]:
-        """What stands between the brackets of `x[...]`, as settings and data."""
-        parts: list[Any] = []
-        tensors: list[Tensor] = []
-        for part in key if isinstance(key, tuple) else (key,):
-            if part is None or part is Ellipsis or (isinstance(part, int | slice) and not isinstance(part, bool)):
-                parts.append(part)
-            else:
-                parts.append(cls.ARRAY)
-                tensors.append(to_tensor(part))
-        return cls(tuple(parts)), tensors
+        # without arrays nothing is picked twice, and the result is a view: `...` makes it one for a single element too
+        self.parts = (*parts, ...) if self.is_basic and ... not in parts else parts
 
     def with_arrays(self, arrays: tuple[Array, ...]) -> tuple[Any, ...]:
         """The full index, as NumPy wants it."""
         remaining = iter(arrays)
         return tuple(next(remaining) if part is Key.ARRAY else part for part in self.parts)
+
+
+def split_key(key: Any, to_tensor: Callable[[Any], Tensor]) -> tuple[list[Key], list[Tensor]]:
+    """What stands between the brackets of `x[...]`, as one or two keys to apply in turn, and the arrays of the last.
+
+    Integers beside arrays are applied first, so that they only pick, as in PyTorch; NumPy would broadcast them together
+    with the arrays, and `x[0, :, [1, 2]]` would come out transposed.
+    """
+    parts: list[Any] = []
+    tensors: list[Tensor] = []
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, slice):
+            parts.append(slice(*(None if v is None else operator.index(v) for v in (part.start, part.stop, part.step))))
+        elif part is None or part is Ellipsis or (isinstance(part, int) and not isinstance(part, bool)):
+            parts.append(part)
+        else:
+            index = to_tensor(part)
+            if index.dtype.kind not in "iub":
+                raise ShapeError(f"got an index of {index.dtype}, expected integers or booleans; use index.long()",
+                                 where="index")
+            is_integer = index.ndim == 0 and index.dtype.kind in "iu"
+            parts.append(operator.index(index) if is_integer else Key.ARRAY)
+            tensors += [] if is_integer else [index]
+    if Key.ARRAY not in parts or not any(isinstance(part, int) for part in parts):
+        return [Key(tuple(parts))], tensors
+    picking, arrays, remaining = [], [], iter(tensors)
+    for part in parts:
+        if part is Key.ARRAY:
+            index = next(remaining)
+            axes = index.ndim if index.dtype.kind == "b" else 1         # a mask covers as many axes as it has
+            picking += [slice(None)] * axes
+            arrays.append(part)
+        else:
+            picking.append(part)
+            if not isinstance(part, int):
+                arrays.append(part if part is Ellipsis else slice(None))
+    return [Key(tuple(picking)), Key(tuple(arrays))], tensors
 
 
 class Index(Op):
@@ -98,6 +124,21 @@ class IndexPut(Op):
 
     def backward_value(self, g: Tensor, *indices: Tensor) -> Tensor:
         return Index(self.key)(g, *indices)
+
+
+def check_gather(x: Tensor, axis: int, index: Tensor) -> None:
+    """Raise unless `index` picks from `x` along `axis`; its range is checked where it can be read without waiting."""
+    if index.dtype.kind not in "iu" or index.ndim != x.ndim:
+        raise ShapeError(f"got an index of {index.dtype} and shape {index.shape} for a tensor of shape {x.shape}, "
+                         f"expected integers with {x.ndim} dimensions", where="gather")
+    if any(i > n for k, (i, n) in enumerate(zip(index.shape, x.shape, strict=True)) if k != axis):
+        raise ShapeError(f"got an index of shape {index.shape} for a tensor of shape {x.shape}, expected no size "
+                         f"larger than the tensor's, except along dim {axis}", where="gather")
+    if backend_of(index.array).is_host and index.numel():
+        low, high = int(index.array.min()), int(index.array.max())
+        if low < 0 or high >= x.shape[axis]:
+            raise LabelError(f"got the index {low if low < 0 else high}, expected 0 to {x.shape[axis] - 1} along "
+                             f"dim {axis}", where="gather")
 
 
 class Gather(Op):

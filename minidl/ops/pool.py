@@ -52,6 +52,8 @@ class AvgPool2d(Op):
     x (N, C, H, W)  ->  y (N, C, OH, OW)
     """
 
+    dtype_rule = "same"
+
     def __init__(self, geometry: Pool2dGeometry) -> None:
         self.geometry = geometry
 
@@ -64,6 +66,8 @@ class AvgPool2d(Op):
 
 class AvgPool2dInputGrad(Op):
     """The transpose of AvgPool2d, d (N, C, OH, OW) -> y (N, C, H, W); its own derivative is AvgPool2d."""
+
+    dtype_rule = "same"
 
     def __init__(self, geometry: Pool2dGeometry) -> None:
         self.geometry = geometry

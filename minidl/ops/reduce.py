@@ -6,8 +6,10 @@ so its gradient goes to the first of equal elements.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidl import dtypes
 from minidl.backend import Array, backend_of
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
 
 def axes_of(dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """The axes that `dim` names, sorted and without negative numbers; None or () means all of them."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
-        return tuple(range(ndim))
-    return tuple(sorted({axis_of(d, ndim) for d in ([dim] if isinstance(dim, int) else dim)}))
+    dims: list[Any] = list(dim) if isinstance(dim, tuple | list) else [] if dim is None else [dim]
+    axes = sorted(axis_of(d, ndim) for d in dims)
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"got dim={dim} for a tensor with {ndim} dimensions, expected each axis once")
+    return tuple(axes) if dims and ndim else tuple(range(ndim))
 
 
 def axis_of(dim: int, ndim: int) -> int:
     """`dim` without the negative numbers: -1 is the last axis. A number without axes takes 0 and -1, as in PyTorch."""
+    dim = operator.index(dim)
     if not -max(ndim, 1) <= dim < max(ndim, 1):
         raise ShapeError(f"got dim={dim} for a tensor with {ndim} dimensions, expected {-max(ndim, 1)} to "
                          f"{max(ndim, 1) - 1}")
@@ -62,11 +67,13 @@ class Sum(_Reduction):
 class Mean(_Reduction):
     """y = 1/n · sum over i of x[i];   dL/dx[i] = g / n."""
 
+    dtype_rule = "same"
+
     def forward(self, x: Array) -> Array:
         self.shape_of_x = x.shape
         total = backend_of(x).sum(x, self.axes, self.keepdims)
-        self.n = x.size // total.size if total.size else 0
-        return total / self.n if self.n else total * float("nan")            # the mean of nothing is nan
+        self.n = math.prod(x.shape[axis] for axis in self.axes)
+        return total / self.n if self.n else total * math.nan                # the mean of nothing is nan
 
     def backward(self, g: Tensor) -> Tensor:
         return self.spread(g / self.n)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from minidl.backend import Array, xp_of
+from minidl.backend import Array, as_array, xp_of
 from minidl.errors import SettingError
 from minidl.optim.optimizer import Optimizer
 
@@ -35,7 +35,7 @@ class Adam(Optimizer):
         if not state:
             state.update(step=0, exp_avg=xp.zeros_like(p), exp_avg_sq=xp.zeros_like(p))
         if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
+            g = as_array(g + group["weight_decay"] * p)
         state["step"] += 1
         beta1, beta2 = group["betas"]
         m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]

@@ -42,6 +42,8 @@ class Optimizer:
         if not group["lr"] > 0:
             raise SettingError(f"got lr={group['lr']}, expected a positive number", where=type(self).__name__)
         known = {p for other in self.param_groups for p in other["params"]}
+        if len(set(group["params"])) < len(group["params"]):
+            raise SettingError("got the same parameter twice in one group", where=type(self).__name__)
         for p in group["params"]:
             if not isinstance(p, Tensor) or not p.is_leaf:
                 raise SettingError(f"got {type(p).__name__} that is no leaf, expected parameters; optimize the tensors "

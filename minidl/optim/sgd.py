@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from minidl.backend import Array
+from minidl.backend import Array, as_array, xp_of
 from minidl.errors import SettingError
 from minidl.optim.optimizer import Optimizer
 
@@ -27,10 +27,11 @@ class SGD(Optimizer):
     def update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         """One step for one parameter."""
         if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
+            g = as_array(g + group["weight_decay"] * p)
         if group["momentum"]:
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = g.copy()
+                state["momentum_buffer"] = xp_of(g).empty_like(g)            # g.copy() would lose its layout
+                state["momentum_buffer"][...] = g
             else:
                 state["momentum_buffer"] *= group["momentum"]
                 state["momentum_buffer"] += g
