@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidl import kernels
-from minidl.backend import memory_of, xp_of
+from minidl.backend import xp_of
 from minidl.errors import GraphError, ShapeError
-from minidl.graph import Cast, Kept, Node, Observer, Op, is_tensor, new_tensor, observers
+from minidl.graph import Cast, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
 
 if TYPE_CHECKING:                       # for the type checker only: imports run one way, and Tensor stands above
@@ -56,17 +56,7 @@ class BackwardStep:
         return f"{self.op}: dy {tuple(self.incoming.array.shape)} -> {sent}" + (f"   [{place}]" if place else "")
 
 
-class Found:
-    """A complete gradient, and whether its array is nobody else's (then a leaf may take it without a copy)."""
-
-    __slots__ = ("gradient", "is_ours")
-
-    def __init__(self, gradient: Tensor, is_ours: bool) -> None:
-        self.gradient = gradient
-        self.is_ours = is_ours
-
-
-def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted: set[Node] | None,
+def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Tensor], wanted: set[Node] | None,
          retain_graph: bool, create_graph: bool) -> Iterator[BackwardStep]:
     """Walk the graph back from `roots`, each node after all that use it, and yield after every op.
 
@@ -76,32 +66,32 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted:
     """
     order = topological_order([node for node, _ in roots])
     useful = _leading_to(wanted, order)
-    gradient_of: dict[Node, Found] = {}
+    gradient_of: dict[Node, Tensor] = {}
     for node, g in roots:
-        _accumulate(gradient_of, node, g, is_ours=False)
+        gradient_of[node] = gradient_of[node] + g if node in gradient_of else g
 
     for node in order:
         if node not in gradient_of:
             continue
-        here = gradient_of.pop(node)
-        for hook in list(node.hooks.values()):              # once, on the complete gradient
-            with Recording(create_graph):
-                replacement = hook(here.gradient)
-            here = Found(here.gradient if replacement is None else _fitting(replacement, node), is_ours=False)
-        if node in wanted if wanted is not None else (node.op is None or node.retains_grad):
-            found[node] = here
+        g = gradient_of.pop(node)                           # complete: all that use this tensor came before
+        for hook in list(node.hooks.values()):
+            g = _after_hook(hook, g, node, create_graph)
+        is_leaf_or_retained = node.op is None or node.retains_grad
+        if is_leaf_or_retained if wanted is None else node in wanted:
+            found[node] = g
         if not any(parent in useful for parent in node.parents):
             continue
         if node.released:
             raise GraphError(f"backward went through {node.op} before and freed what it had kept; "
                              f"call backward(retain_graph=True) the first time", where=node.where)
 
-        g = here.gradient
-        with Recording(create_graph), kernels.use_kernels(node._kernels):
-            sent = node.gradients(g, useful) if not node.op.once_differentiable else _gradients_once(node, g, useful)
-            for _, parent, gradient in sent:
-                is_ours = parent.op is None and _is_ours(gradient, g, node, sent)     # only leaves ask
-                _accumulate(gradient_of, parent, gradient, is_ours)
+        with Recording(create_graph), kernels.use_kernels(node.kernels):
+            if node.op.once_differentiable:
+                sent = _gradients_once(node, g, useful)
+            else:
+                sent = node.gradients(g, useful)            # here the op's backward is called
+            for _, parent, gradient in sent:                # a tensor used twice gets the sum of both gradients
+                gradient_of[parent] = gradient_of[parent] + gradient if parent in gradient_of else gradient
         if not retain_graph:
             node.release()
         step = BackwardStep(node, g, {name: gradient for name, _, gradient in sent})
@@ -110,13 +100,18 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Found], wanted:
         yield step
 
 
-def _fitting(gradient: Tensor, node: Node) -> Tensor:
-    """What a hook returned, if it can stand for the gradient."""
-    if not is_tensor(gradient) or gradient.array.shape != node.shape or gradient.array.dtype != node.dtype:
-        got = f"{type(gradient).__name__} {getattr(gradient, 'shape', '')}".strip()
-        raise GraphError(f"a hook returned {got}, expected None or a gradient of shape {node.shape} and dtype "
-                         f"{node.dtype}", where=node.where)
-    return gradient
+def _after_hook(hook: Any, g: Tensor, node: Node, create_graph: bool) -> Tensor:
+    """The gradient that a hook returned, or the one it was given."""
+    with Recording(create_graph):
+        replacement = hook(g)
+    if replacement is None:
+        return g
+    if not is_tensor(replacement):
+        raise GraphError(f"a hook returned {type(replacement).__name__}, expected None or a tensor", where=node.where)
+    if replacement.array.shape != node.shape or replacement.array.dtype != node.dtype:
+        raise GraphError(f"a hook returned a gradient of {replacement.array.dtype} {replacement.array.shape}, expected "
+                         f"{node.dtype} {node.shape}", where=node.where)
+    return replacement  # type: ignore[no-any-return]
 
 
 def topological_order(roots: Sequence[Node]) -> list[Node]:
@@ -154,28 +149,6 @@ def _leading_to(wanted: set[Node] | None, order: list[Node]) -> set[Node]:
     return useful
 
 
-def _accumulate(gradient_of: dict[Node, Found], node: Node, gradient: Tensor, is_ours: bool) -> None:
-    """A tensor used several times gets the sum of the gradients of its uses."""
-    if node in gradient_of:
-        gradient_of[node] = Found(gradient_of[node].gradient + gradient, is_ours=True)
-    else:
-        gradient_of[node] = Found(gradient, is_ours)
-
-
-def _is_ours(gradient: Tensor, g: Tensor, node: Node, sent: list[tuple[str, Node, Tensor]]) -> bool:
-    """Whether backward made this gradient's memory: it is not g's, not a kept value's, not another input's.
-
-    An op that is not minidl's own may hold on to what it returned.
-    """
-    if not type(node.op).__module__.startswith("minidl."):
-        return False
-    seen = [g.array, *(other.array for _, _, other in sent)]
-    for value in node.kept.values():
-        seen += [v.array for v in (value if isinstance(value, list) else [value]) if isinstance(v, Kept)]
-    memory = memory_of(gradient.array)
-    return sum(memory_of(array) is memory for array in seen) == 1       # only where it stands in `sent` itself
-
-
 def _gradients_once(node: Node, g: Tensor, useful: set[Node]) -> list[tuple[str, Node, Tensor]]:
     """The gradients of an op that cannot be differentiated twice: asking for more is an error, never a wrong number."""
     recording = state.recording
@@ -194,24 +167,23 @@ def _refusing_more(gradient: Tensor, g: Tensor, node: Node) -> Tensor:
 
 
 def backward_steps(output: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None,
-                   create_graph: bool = False, take_arrays: bool = False) -> Iterator[BackwardStep]:
+                   create_graph: bool = False) -> Iterator[BackwardStep]:
     """Run backward from `output`, one op a step; after the last step the gradients are added to `.grad`.
 
-    An abandoned generator has written no `.grad`. `take_arrays`: nobody looks at the steps, so a leaf may take a
-    gradient's array without a copy. Raises `GraphError`, at once, for an output without a graph.
+    An abandoned generator has written no `.grad`. Raises `GraphError`, at once, for an output without a graph.
     """
     roots = _roots([output], [gradient], "backward")
-    return _steps_then_grads(roots, create_graph if retain_graph is None else retain_graph, create_graph, take_arrays)
+    return _steps_then_grads(roots, create_graph if retain_graph is None else retain_graph, create_graph)
 
 
-def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool, create_graph: bool,
-                      take_arrays: bool) -> Iterator[BackwardStep]:
-    found: dict[Node, Found] = {}
+def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool,
+                      create_graph: bool) -> Iterator[BackwardStep]:
+    found: dict[Node, Tensor] = {}
     yield from walk(roots, found, None, retain_graph, create_graph)
-    for node, result in found.items():
+    for node, g in found.items():
         tensor = None if node.tensor is None else node.tensor()
         if tensor is not None:                              # else nobody can ask for its .grad any more
-            _add_to_grad(tensor, result, take_arrays and not observers)
+            _add_to_grad(tensor, g)
 
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
@@ -231,7 +203,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
         if x.node is None:
             raise GraphError(f"input {i} does not require grad; call x.requires_grad_() on it before using it",
                              where="grad")
-    found: dict[Node, Found] = {}
+    found: dict[Node, Tensor] = {}
     wanted = {x.node for x in inputs if x.node is not None}
     roots = _roots(outputs, from_above, "grad")
     for _ in walk(roots, found, wanted, create_graph if retain_graph is None else retain_graph, create_graph):
@@ -240,7 +212,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
         if x.node not in found and not allow_unused:
             raise GraphError(f"the outputs do not depend on input {i}; pass allow_unused=True to get None for it",
                              where="grad")
-    return tuple(found[x.node].gradient if x.node in found else None for x in inputs)
+    return tuple(found.get(x.node) for x in inputs)
 
 
 def _as_list(tensors: Any) -> list[Any]:
@@ -275,23 +247,23 @@ def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], where:
     return roots
 
 
-def _add_to_grad(tensor: Tensor, found: Found, take_array: bool) -> None:
-    """tensor.grad += gradient, where the first gradient becomes an array of the tensor's own, in its layout."""
-    gradient, before = found.gradient, tensor.grad
-    if gradient.node is not None or (before is not None and before.node is not None):   # with create_graph
-        # Cast to its own dtype: a copy that the graph knows, for two leaves may have been sent the same gradient
-        tensor.grad = Cast(gradient.dtype)(gradient) if before is None else before + gradient
-    elif before is not None and not getattr(before.array.flags, "writeable", True):
-        tensor.grad = new_tensor(before.array + gradient.array)
-    elif before is not None:
-        before.array += gradient.array
-        before.version.count += 1
-    elif take_array and found.is_ours and gradient.array.strides == tensor.array.strides:
-        tensor.grad = new_tensor(gradient.array)
-    else:
+def _add_to_grad(tensor: Tensor, g: Tensor) -> None:
+    """tensor.grad += g. The first gradient is copied into an array of the tensor's own, in its layout: what backward
+    returned may belong to someone else, and a copy costs next to nothing beside the product that made it.
+    """
+    before = tensor.grad
+    if g.node is not None or (before is not None and before.node is not None):         # with create_graph
+        # Cast to its own dtype: a copy that the graph knows
+        tensor.grad = Cast(g.dtype)(g) if before is None else before + g
+    elif before is None:
         own = xp_of(tensor.array).empty_like(tensor.array)
-        own[...] = gradient.array
+        own[...] = g.array
         tensor.grad = new_tensor(own)
+    elif getattr(before.array.flags, "writeable", True):
+        before.array += g.array
+        before.version.count += 1
+    else:
+        tensor.grad = new_tensor(before.array + g.array)
 
 
 class _NoSecondDerivative(Op):

@@ -3,8 +3,8 @@
 Calling an op on tensors that require grad leaves a `Node`: which op it was, what it kept for its derivative, and which
 nodes its inputs came from. `minidl.autograd` walks these nodes back.
 
-This file does not know what a Tensor can do. It needs the fields `array`, `node` and `version`, and the class itself,
-which `minidl.tensors` hands over with `set_tensor_class`.
+This file does not know what a Tensor can do. It needs the fields `array`, `node`, `grad` and `version`, and the class
+itself, which `minidl.tensors` hands over with `set_tensor_class`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Contract:
         self._refuse_unknown_names(op, all_inputs)
 
     def _refuse_unknown_names(self, op: type[Op], inputs: tuple[str, ...]) -> None:
-        # names given to self.keep(...) stand among the constants of forward's code
+        # Calls such as self.keep(mask=m) leave the keyword names among the constants of the compiled function, as
+        # tuples of strings; a name that is not even there cannot have been put away.
         constants = op.forward.__code__.co_consts
         put_away = {name for c in constants if isinstance(c, tuple) for name in c if isinstance(name, str)}
         for method in vars(op):
@@ -132,12 +133,11 @@ class Op:
     indices) has no `backward_NAME`; an op without any backward is not differentiable.
 
     Backward is written in Tensor operations, so it is differentiable itself: `grad(..., create_graph=True)` records it
-    and second derivatives come for nothing. An op whose backward needs kept intermediates that depend on the inputs
-    (more than masks, indices and sizes, which are constants) sets `once_differentiable`.
+    and second derivatives come for nothing.
     """
 
     broadcasts: ClassVar[bool] = False              # inputs are broadcast; the engine sums the gradients back
-    once_differentiable: ClassVar[bool] = False
+    once_differentiable: bool = False
     dtype_rule: ClassVar[str] = "any"               # "any", "same", "promote" or "float": see _to_common_dtype
 
     contract: ClassVar[Contract]
@@ -176,8 +176,14 @@ class Op:
         return y
 
     def keep(self, **values: Any) -> None:
-        """Put intermediates of forward away for backward, which asks for them by name. Called inside `forward`."""
+        """Put intermediates of forward away for backward, which asks for them by name. Called inside `forward`.
+
+        Masks, indices and sizes are constants. Floats depend on the inputs in a way that the graph does not know, so
+        with them the op can be differentiated only once.
+        """
         self._kept = {**(self._kept or {}), **values}
+        if any(hasattr(value, "dtype") and dtypes.is_floating(value.dtype) for value in values.values()):
+            self.once_differentiable = True
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -250,8 +256,9 @@ class Op:
     def _mixed_dtypes(self, inputs: Sequence[Any]) -> DtypeError:
         named = [(self.contract.name_of(i), x.array.dtype)
                  for i, x in enumerate(inputs) if isinstance(x, _tensor_class)]
-        name, odd = next(((n, d) for n, d in named if d == dtypes.uint8), named[0])
-        wanted = next(d for _, d in named if d != odd)
+        # cast what is not a float to the float; of two floats, the first to the other's type
+        name, odd = next(((n, d) for n, d in named if not dtypes.is_floating(d)), named[0])
+        wanted = next((d for _, d in named if d != odd and dtypes.is_floating(d)), dtypes.get_default_dtype())
         cast = f"{name}.to(minidl.{wanted})" + (" / 255 for images" if odd == dtypes.uint8 else "")
         got = " and ".join(f"{dtype} for {name}" for name, dtype in named)
         return DtypeError(f"got {got}, expected one dtype; cast with {cast}", where=_name_for_people(self))
@@ -291,6 +298,9 @@ class Kept:
         self.version = tensor.version
         self.at = tensor.version.count
 
+    def __repr__(self) -> str:
+        return f"Kept({self.array!r})"
+
 
 class Node:
     """One recorded call, or a leaf (`op` is None). Edges point from a result to what it was computed from.
@@ -298,7 +308,7 @@ class Node:
     An edge keeps no array alive: arrays are held by `kept` alone, which `release` empties once backward went through.
     """
 
-    __slots__ = ("__weakref__", "_kernels", "_line", "_modules", "dtype", "hooks", "kept", "op", "parents", "released",
+    __slots__ = ("__weakref__", "_line", "_modules", "dtype", "hooks", "kept", "kernels", "op", "parents", "released",
                  "retains_grad", "shape", "tensor")
 
     def __init__(self, op: Op | None, inputs: Sequence[Any], parents: tuple[Node | None, ...], y: Tensor) -> None:
@@ -311,9 +321,10 @@ class Node:
         self.tensor: weakref.ref[Tensor] | None = None      # who gets `.grad`: a leaf, or after retain_grad()
         self.kept: dict[str, Any] = {}
         self.released = False
-        self._kernels = kernels.chosen()
+        self.kernels = kernels.chosen()     # backward runs with the kernels that forward ran with
         self._line = users_line()
-        self._modules = (state.modules[0], state.modules[-1]) if state.modules else None
+        # weak: a graph keeps no model alive, and a model may keep an activation without making a cycle
+        self._modules = (weakref.ref(state.modules[0]), weakref.ref(state.modules[-1])) if state.modules else None
         if op is not None:
             self._keep(op, inputs, y)
 
@@ -413,7 +424,8 @@ class Node:
     @property
     def module(self) -> str:
         """The path of the module that made the call, "features.0"; empty outside of modules."""
-        return "" if self._modules is None else module_path(*self._modules)
+        root, module = (ref() for ref in self._modules) if self._modules is not None else (None, None)
+        return "" if root is None or module is None else module_path(root, module)
 
     def __repr__(self) -> str:
         name = "Leaf" if self.op is None else str(self.op)

@@ -19,7 +19,7 @@ from minidl.autograd import BackwardStep
 from minidl.backend import Array, as_number, backend_for, backend_of, device_of
 from minidl.backend import device as Device
 from minidl.dtypes import Dtype
-from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError
+from minidl.errors import DeviceError, DtypeError, GraphError, SettingError, ShapeError
 from minidl.graph import Node
 from minidl.ops.index import Key, check_gather, split_key
 from minidl.ops.linalg import matmul
@@ -50,6 +50,8 @@ def _numpy_names(method: Method) -> Method:
     @functools.wraps(method)
     def with_either_name(*args: Any, **kwargs: Any) -> Any:
         if "axis" in kwargs:
+            if "dim" in kwargs:
+                raise SettingError("got both dim and axis, which mean the same; give one", where=method.__name__)
             kwargs["dim"] = kwargs.pop("axis")
         if "keepdims" in kwargs:
             kwargs["keepdim"] = kwargs.pop("keepdims")
@@ -202,7 +204,7 @@ class Tensor:
         gradient: dL/d(this tensor), needed unless it is a single number. retain_graph: keep the graph for another
         backward. create_graph: record this backward, so that the gradients can be differentiated.
         """
-        for _ in autograd.backward_steps(self, gradient, retain_graph, create_graph, take_arrays=True):
+        for _ in self.backward_steps(gradient, retain_graph, create_graph):
             pass
 
     def backward_steps(self, gradient: Tensor | None = None, retain_graph: Flag | None = None,
@@ -334,6 +336,7 @@ class Tensor:
 
     def contiguous(self) -> Tensor:
         """Itself if its memory is in C order, else a copy that is."""
+        # clone() keeps the memory order, so flatten first, which puts the elements into C order
         return self if self.is_contiguous() else self.flatten().clone().reshape(self.shape)
 
     def __deepcopy__(self, memo: dict[Axis, Any]) -> Tensor:
@@ -361,7 +364,7 @@ class Tensor:
     def __bool__(self) -> Flag:
         if self.numel() != 1:
             raise ShapeError(f"got a tensor of shape {self.shape} where a single truth value is needed; "
-                             f"use .any() or .all() on the array", where="bool")
+                             f"use x.numpy().any() or .all()", where="bool")
         return bool(self.item())
 
     def __int__(self) -> Axis:
@@ -706,12 +709,13 @@ class Tensor:
         return self
 
     def _check_writable(self) -> None:
-        if self.numel() and any(stride == 0 and n > 1 for stride, n in zip(self.array.strides, self.shape, strict=True)):
+        steps = zip(self.array.strides, self.shape, strict=True)
+        if self.numel() and any(stride == 0 and n > 1 for stride, n in steps):
             raise GraphError("got an expanded tensor, in which one number stands in several places; clone() it first",
                              where="in-place change")
         if not getattr(self.array.flags, "writeable", True):
-            raise GraphError("got memory that may only be read, such as a part of an expanded tensor or a locked array; "
-                             "clone() it first", where="in-place change")
+            raise GraphError("got memory that may only be read, such as a part of an expanded tensor or a locked "
+                             "array; clone() it first", where="in-place change")
 
     def __iadd__(self, other: Any) -> Tensor:
         return self._become(self + other, "+=")

@@ -21,7 +21,7 @@ def _same_start():
 def torch():
     """PyTorch on one thread, or a skip with the reason."""
     if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed; pip install minidl[compare]")
+        pytest.skip("PyTorch is not installed; pip install torch==2.13.0")
     import torch
 
     torch.set_num_threads(1)

@@ -62,7 +62,38 @@ def test_one_wrong_element_among_many_is_found_and_named():
     assert "backward says 294" in message
     assert "the finite difference 147" in message
     assert "2 times too much" in message
-    assert "look at the backward of Scaled" in message
+    assert "look at the backward of Scaled, called at test_gradcheck.py:" in message
+
+
+def test_the_op_at_fault_is_named_among_others():
+    with pytest.raises(GradcheckError, match="look at the backward of Scaled, called at"):
+        gradcheck(lambda x: (Scaled(1.1)(x.tanh()) * 2).sum(), f64([1.0, 2.0]))
+
+
+def test_the_op_at_fault_is_named_in_second_order_too():
+    class WrongTwice(Op):
+        """x² whose gradient is right, but whose gradient's gradient is not."""
+
+        def forward(self, x):
+            return x * x
+
+        def backward(self, g, x):
+            return g * Doubled()(x)
+
+    class Doubled(Op):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, g):
+            return g * 2.1
+
+    with pytest.raises(GradcheckError, match="look at the backward of Doubled"):
+        gradcheck(lambda x: WrongTwice()(x).exp(), f64([0.5]), order=2)
+
+
+def test_a_lost_gradient_is_nobodys_op():
+    with pytest.raises(GradcheckError, match=r"each op by itself is right, so look for a detach\(\)"):
+        gradcheck(lambda x: x * x.detach(), f64([1.0]))
 
 
 def test_a_nan_gradient_fails():

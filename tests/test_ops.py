@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import numpy as np
 import pytest
 
@@ -29,13 +32,32 @@ def host(tensor):
     return backend_of(tensor.array).to_host(tensor.array)
 
 
+NOT_CALLED = {"_NoSecondDerivative"}                            # has no forward: it stands in a graph to refuse
+
+
+def ops_of_minidl() -> set[type[Op]]:
+    for module in pkgutil.walk_packages(minidl.ops.__path__, "minidl.ops."):
+        importlib.import_module(module.name)                    # also those that nothing imports yet
+    return {op for op in Op.registry if op.__module__.startswith("minidl.") and op.__name__ not in NOT_CALLED}
+
+
 def test_every_op_has_a_row():
-    in_minidl = {op for op in Op.registry if op.__module__.startswith("minidl.") and not op.__name__.startswith("_")}
+    in_minidl = ops_of_minidl()
     without = in_minidl - {case.op for case in CASES}
     assert not without, f"ops without a row in tests/cases.py: {sorted(op.__name__ for op in without)}"
     differentiable = {op for op in in_minidl if op.contract.asks}
     unchecked = differentiable - {case.op for case in CASES if case.orders}
     assert not unchecked, f"ops whose gradient no row checks: {sorted(op.__name__ for op in unchecked)}"
+    trusting = differentiable - {case.op for case in CASES if case.wrong}
+    assert not trusting, f"ops without a wrong gradient to catch: {sorted(op.__name__ for op in trusting)}"
+
+
+def test_every_gradient_of_every_op_is_needed_by_some_row(rng):
+    needed = {(case.op, method) for case in CASES if case.orders for method, _ in gradient_methods(case)
+              if runs_method(case, method, rng)}
+    for case in CASES:
+        for method, _ in gradient_methods(case):
+            assert (case.op, method) in needed, f"no row needs {case.op.__name__}.{method}"
 
 
 @every_case

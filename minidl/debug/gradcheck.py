@@ -10,6 +10,7 @@ adds about 1e-16/e, so float64 with e = 1e-6 leaves nine digits or so, and float
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,7 +134,6 @@ def _values(fn: Callable[..., Any], inputs: list[Tensor], i: int, element: tuple
 def _mismatch(fn: Callable[..., Any], inputs: list[Tensor], i: int, element: tuple[int, ...], output: Tensor, o: int,
               at: tuple[int, ...], analytic: float, numeric: float, eps: float) -> GradcheckError:
     """The error for the worst element, after asking whether the function has a kink there."""
-    op = output.node.op if output.node is not None else None
     value = _host(inputs[i])[element]
     place = f"d output{o}{list(at)} / d input{i}{list(element)} at {value:.6g}"
     slopes = _one_sided_slopes(fn, inputs, i, element, o, at, eps)
@@ -141,11 +141,55 @@ def _mismatch(fn: Callable[..., Any], inputs: list[Tensor], i: int, element: tup
         left, right = slopes
         return GradcheckError(
             f"{place} sits on a kink: the slope is {left:.6g} to the left and {right:.6g} to the right, backward says "
-            f"{analytic:.6g}; no gradient is right there, move the input away",
-            where=f"gradcheck of {_name(fn)} ({op})")
+            f"{analytic:.6g}; no gradient is right there, move the input away", where=f"gradcheck of {_name(fn)}")
     ratio = f", {analytic / numeric:.6g} times too much" if numeric and math.isfinite(analytic / numeric) else ""
     return GradcheckError(f"{place}: backward says {analytic:.9g}, the finite difference {numeric:.9g}{ratio}; "
-                          f"look at the backward of {op}", where=f"gradcheck of {_name(fn)} ({op})")
+                          f"{_blame(fn, inputs, eps)}", where=f"gradcheck of {_name(fn)}")
+
+
+def _blame(fn: Callable[..., Any], inputs: list[Tensor], eps: float) -> str:
+    """Which op's backward is wrong: every op that ran is checked by itself, and the first bad one is named."""
+    recorder = _Calls()
+    autograd.observers.append(recorder)
+    try:
+        fn(*inputs)
+    finally:
+        autograd.observers.remove(recorder)
+    for op, arguments, output in recorder.calls:
+        if output.node is not None and output.dtype == np.float64 and _is_wrong_alone(op, arguments, output, eps):
+            return f"look at the backward of {op}, called at {output.node.where}"
+    return "each op by itself is right, so look for a detach() or a change in place on the way"
+
+
+def _is_wrong_alone(op: autograd.Op, arguments: list[Any], output: Tensor, eps: float) -> bool:
+    """Compare v · dy/dx of one op with its finite differences, for one arbitrary v."""
+    def again(*xs: Any) -> Tensor:
+        twin = copy.copy(op)                                # an op object is one call
+        twin._recorded = False
+        return twin(*xs)
+
+    alone = [x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.requires_grad else x for x in arguments]
+    v = np.random.default_rng(0).uniform(0.5, 1.5, output.shape)
+    for i, x in enumerate(alone):
+        if isinstance(x, Tensor) and x.requires_grad and x.dtype == np.float64 and op.contract.wants_gradient(i):
+            by_backward = _host(autograd.grad(again(*alone), x, _like(output, v))[0])
+            for element in np.ndindex(x.shape):
+                (column,) = _column_by_difference(again, alone, i, element, eps)
+                if not np.allclose(by_backward[element], (v * column).sum(), rtol=1e-5, atol=1e-7):
+                    return True
+    return False
+
+
+class _Calls(autograd.Observer):
+    """Remembers all calls of ops that can be differentiated."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[autograd.Op, list[Any], Tensor]] = []
+
+    def op_called(self, op: autograd.Op, inputs: Sequence[Any], output: Tensor) -> None:
+        """Called by the engine."""
+        if output.node is not None:
+            self.calls.append((op, list(inputs), output))
 
 
 def _one_sided_slopes(fn: Callable[..., Any], inputs: list[Tensor], i: int, element: tuple[int, ...], o: int,

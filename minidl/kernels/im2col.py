@@ -72,12 +72,10 @@ def max_pool2d_input_grad(g: Array, indices: Array, geometry: Pool2dGeometry) ->
     """Each window's gradient goes to the cell it took its value from; overlapping windows add up."""
     xp, (height, width) = xp_of(g), geometry.input_size
     batch, channels = g.shape[:2]
-    dx = xp.zeros((batch * channels, height * width), g.dtype)
-    image = xp.arange(batch * channels)[:, None]                             # (N*C, 1)
-    windows = g.shape[2] * g.shape[3]
-    cells, gradients = indices.reshape(batch * channels, windows), g.reshape(batch * channels, windows)
-    xp.add.at(dx, (image, cells), gradients)
-    return dx.reshape(batch, channels, height, width)                        # (N, C, H, W)
+    dx = xp.zeros((batch, height * width, channels), g.dtype)                # (N, H*W, C)
+    n, c = xp.arange(batch)[:, None, None, None], xp.arange(channels)        # (N, 1, 1, 1) and (C,)
+    xp.add.at(dx, (n, indices.transpose(0, 2, 3, 1), c), g.transpose(0, 2, 3, 1))
+    return dx.reshape(batch, height, width, channels).transpose(0, 3, 1, 2)  # (N, C, H, W)
 
 
 def avg_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
@@ -112,10 +110,12 @@ def _add_windows(windows: Array, geometry: Window2d) -> Array:
     """The transpose of `_windows`: (KH, KW, N, OH, OW, C) -> (N, C, H, W), adding where windows overlap."""
     batch, channels = windows.shape[2], windows.shape[5]
     (height, width), ((top, _), (left, _)) = geometry.input_size, geometry.padding
-    padded = xp_of(windows).zeros((batch, *geometry.padded_size, channels), windows.dtype)   # (N, H', W', C)
+    xp = xp_of(windows)
+    padded = xp.zeros((batch, *geometry.padded_size, channels), windows.dtype)   # (N, H', W', C)
     for u, v, rows, columns in _strips(geometry):
         padded[:, rows, columns] += windows[u, v]
-    return padded[:, top:top + height, left:left + width].transpose(0, 3, 1, 2)          # (N, C, H, W)
+    image = xp.ascontiguousarray(padded[:, top:top + height, left:left + width])         # lets go of the padding
+    return image.transpose(0, 3, 1, 2)                                                   # (N, C, H, W)
 
 
 def _strips(geometry: Window2d) -> Iterator[tuple[int, int, slice, slice]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl import ops
 from minidl.backend import backend_of, xp_of
-from minidl.errors import LabelError, MinidlError, SettingError, ShapeError
+from minidl.errors import DtypeError, LabelError, MinidlError, SettingError, ShapeError
 from minidl.kernels.geometry import Conv2dGeometry, IntOrPair, Pool2dGeometry
 from minidl.tensors import Tensor
 
@@ -59,6 +59,8 @@ def max_pool2d(x: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None = Non
 def avg_pool2d(x: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0,
                ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """The mean of each window: (N, C, H, W) -> (N, C, OH, OW). The stride is the kernel size unless given."""
+    if not x.is_floating_point():
+        raise DtypeError(f"got {x.dtype}, expected floats; use x.float()", where="avg_pool2d")
     geometry = _located("avg_pool2d", Pool2dGeometry.of, x.shape, kernel_size, stride, padding, 1, ceil_mode,
                         count_include_pad)
     return ops.AvgPool2d(geometry)(x)
@@ -127,6 +129,9 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
         # one-hot along axis 1: (N, 1, …) == (C, 1, …) -> (N, C, …)
         classes = Tensor._of(xp_of(input.array).arange(input.shape[1])).reshape(-1, *[1] * (input.ndim - 2))
         wanted = (target.unsqueeze(1) == classes).to(input.dtype)
+        if not backend_of(input.array).is_host:
+            # a label out of range cannot be seen here without waiting; 0/0 makes its loss nan instead of 0
+            wanted = wanted / wanted.sum(1, keepdim=True)
     losses = ops.CrossEntropy()(input, wanted)
     return reduced(losses, reduction)
 

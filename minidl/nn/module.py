@@ -1,16 +1,15 @@
 """Module: a function with parameters, made of smaller ones.
 
 A module's parameters, buffers and submodules are ordinary attributes, set with `self.weight = nn.Parameter(...)`, and
-found by looking at the attributes in the order in which they were set. There are no hidden tables.
+found by looking at the attributes in the order in which they were set.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from minidl import recording
+from minidl import dtypes, recording
 from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, ShapeError
 from minidl.recording import HookHandle, no_grad
 from minidl.tensors import Tensor
@@ -33,8 +32,9 @@ class Parameter(Tensor):
             self.requires_grad_()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = Parameter(super().__deepcopy__(memo).detach(), self.requires_grad)
-        twin.grad = copy.deepcopy(self.grad, memo)
+        copied = super().__deepcopy__(memo)
+        twin = Parameter(copied.detach(), self.requires_grad)
+        twin.grad = copied.grad
         memo[id(self)] = twin
         return twin
 
@@ -116,6 +116,8 @@ class Module:
         if isinstance(before, Module) and value is not None and not isinstance(value, Module):
             raise ModuleError(f"got a {type(value).__name__} for the submodule {name!r}, expected a module or None",
                               where=type(self).__name__)
+        # A list that replaces a list may be one that grows, `self.layers = self.layers + [layer]`. Like one that was
+        # appended to, it is looked at when the module is used: a model that never asks for its parameters may do so.
         if not isinstance(before, list | tuple | dict) and _hides_modules(value):
             raise self._hidden_modules(name, value)
         object.__setattr__(self, name, value)
@@ -158,17 +160,15 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(path, module) of this module (path "") and all parts of parts, each once."""
-        seen = {self}
+        seen: set[Module] = set()
         to_visit: list[tuple[str, Module]] = [(prefix, self)]
         while to_visit:
             path, module = to_visit.pop()
-            yield path, module
-            children = []
-            for name, child in module.named_children():
-                if child not in seen:
-                    seen.add(child)
-                    children.append((f"{path}.{name}" if path else name, child))
-            to_visit += reversed(children)
+            if module not in seen:
+                seen.add(module)
+                yield path, module
+                children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
+                to_visit += reversed(children)
 
     def modules(self) -> Iterator[Module]:
         """This module and all parts of parts, each once."""
@@ -222,7 +222,7 @@ class Module:
     register_module = add_module
 
     def _check_name(self, name: str) -> None:
-        taken = hasattr(type(self), name) or (name in vars(self) and name in vars(Module()))
+        taken = hasattr(type(self), name) or name in ("forward", "training", "_buffers", "_hooks")
         if not name or "." in name or taken:
             raise ModuleError(f"got the name {name!r}, expected one without dots that is no attribute of every "
                               f"{type(self).__name__}", where=type(self).__name__)
@@ -335,15 +335,11 @@ class Module:
 
     def double(self: M) -> M:
         """To float64."""
-        from minidl.dtypes import float64
-
-        return self.to(float64)
+        return self.to(dtypes.float64)
 
     def float(self: M) -> M:
         """To float32."""
-        from minidl.dtypes import float32
-
-        return self.to(float32)
+        return self.to(dtypes.float32)
 
     # -- hooks --
 
@@ -380,9 +376,9 @@ class Module:
 
 
 def _hides_modules(value: Any) -> bool:
-    """Whether a plain list, tuple or dict holds modules or parameters, which would then not be found."""
+    """Whether a plain list, tuple, set or dict holds modules or parameters, which would then not be found."""
     if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
+        value = list(value.values())
+    if not isinstance(value, list | tuple | set):
         return False
-    return any(isinstance(item, Module | Parameter) for item in value)
+    return any(isinstance(item, Module | Parameter) or _hides_modules(item) for item in value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,5 +41,6 @@ class Adam(Optimizer):
         m += (1 - beta1) * (g - m)                          # β₁ m + (1-β₁) g
         v *= beta2
         v += (1 - beta2) * (g * g)
-        v_hat_root = xp.sqrt(v) / math.sqrt(1 - beta2 ** t) + group["eps"]
-        p -= group["lr"] / (1 - beta1 ** t) * (m / v_hat_root)
+        m_hat = m / (1 - beta1 ** t)
+        v_hat = v / (1 - beta2 ** t)
+        p -= group["lr"] * m_hat / (xp.sqrt(v_hat) + group["eps"])

@@ -94,6 +94,10 @@ class Optimizer:
             raise ShapeError(f"got groups of {saved_sizes} parameters, expected {sizes}; nothing was loaded",
                              where=f"{type(self).__name__}.load_state_dict")
         parameters = [p for group in self.param_groups for p in group["params"]]
+        unknown = [number for number in saved["state"] if not 0 <= int(number) < len(parameters)]
+        if unknown:
+            raise ShapeError(f"got the state of parameter {unknown[0]}, expected numbers below {len(parameters)}; "
+                             f"nothing was loaded", where=f"{type(self).__name__}.load_state_dict")
         self.param_groups = [{**copy.deepcopy(dict(theirs)), "params": ours["params"]}
                              for ours, theirs in zip(self.param_groups, saved["param_groups"], strict=True)]
         self.state = {}

@@ -29,11 +29,8 @@ class SGD(Optimizer):
         if group["weight_decay"]:
             g = as_array(g + group["weight_decay"] * p)
         if group["momentum"]:
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = xp_of(g).empty_like(g)            # g.copy() would lose its layout
-                state["momentum_buffer"][...] = g
-            else:
-                state["momentum_buffer"] *= group["momentum"]
-                state["momentum_buffer"] += g
-            g = state["momentum_buffer"]
+            v = state.setdefault("momentum_buffer", xp_of(p).zeros_like(p))
+            v *= group["momentum"]
+            v += g
+            g = v
         p -= group["lr"] * g

@@ -1,0 +1,83 @@
+"""The documentation is true: its code runs, its excerpts are the code, its listings are what is printed."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minidl
+from minidl import ops
+from minidl.graph import Op
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "docs/engine.md"]
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+
+
+def is_excerpt(block: str) -> bool:
+    return block.startswith(("class Conv2d(Op)", "class Mul(Op)"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_on_the_page_runs(page, tmp_path):
+    """Each block by itself, as a reader would paste it; names that the page introduced before are there."""
+    registered = list(Op.registry)
+    loss = minidl.nn.Conv2d(1, 1, 2)(minidl.randn(1, 1, 3, 3)).sum()
+    try:
+        for i, block in enumerate(block for block in python_blocks(page) if not is_excerpt(block)):
+            names = {"loss": loss} if "loss =" not in block else {}
+            if "import minidl" not in block:
+                names["minidl"] = minidl
+            exec(compile(block, f"{page}, block {i}", "exec"), names)
+    finally:
+        Op.registry[:] = registered
+
+
+def test_the_listing_in_the_readme_is_what_its_code_prints(tmp_path):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    listing = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.S)
+    (tmp_path / "example.py").write_text(listing[1])
+    printed = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=True,
+                             env={"PYTHONPATH": str(ROOT)}).stdout
+    where = re.search(r"example.py:\d+", listing[2])[0]
+    assert re.sub(r"example.py:\d+", where, printed) == listing[2]
+
+
+def plain(function: ast.AST) -> str:
+    """A function without types, docstring and comments."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.FunctionDef):
+            node.returns = None
+            if ast.get_docstring(node):
+                node.body = node.body[1:]
+    return ast.unparse(function)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_excerpts_are_the_code(page):
+    for block in filter(is_excerpt, python_blocks(page)):
+        (shown,) = ast.parse(block).body
+        (real,) = ast.parse(inspect.getsource(getattr(ops, shown.name))).body
+        of_real = {node.name: plain(node) for node in real.body if isinstance(node, ast.FunctionDef)}
+        of_shown = {node.name: plain(node) for node in shown.body if isinstance(node, ast.FunctionDef)}
+        assert of_shown == of_real
+        settings = [ast.unparse(node) for node in real.body if isinstance(node, ast.Assign)]
+        assert [ast.unparse(node) for node in shown.body if isinstance(node, ast.Assign)] == settings
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
