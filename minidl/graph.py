@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from minidl import dtypes, kernels
 from minidl.backend import Array, as_array, as_number, backend_of, memory_of, quiet, xp_of
 from minidl.dtypes import Dtype
-from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError
+from minidl.errors import DeviceError, DtypeError, GraphError, MinidlError, ShapeError
 from minidl.recording import Version, module_path, state, users_line
 
 if TYPE_CHECKING:                       # for the type checker only: imports run one way, and these stand above
@@ -245,7 +245,8 @@ class Op:
         if self.broadcasts and not _do_broadcast(shapes):
             return ShapeError(f"got shapes {' and '.join(map(str, shapes))}, which do not broadcast: from the last "
                               f"axis on, sizes must be equal or 1", where=_name_for_people(self))
-        return error
+        return error if isinstance(error, MinidlError) else ShapeError(
+            f"got inputs of shapes {' and '.join(map(str, shapes))}: {error}", where=_name_for_people(self))
 
     def _mixed_devices(self, inputs: Sequence[Any]) -> DeviceError:
         places = [f"{self.contract.name_of(i)} on {backend_of(x.array).name!r}"

@@ -527,6 +527,8 @@ class Tensor:
         """The elements at `indices`: they are all of the gradient that a maximum has."""
         if dim is None:
             return self.flatten()[indices.flatten()].reshape(())
+        if self.ndim == 0:
+            return ValuesAndIndices(self.reshape(()), indices.reshape(()))
         values = self.gather(dim, indices)
         if not keepdim:
             values, indices = values.squeeze(dim), indices.squeeze(dim)
@@ -547,7 +549,7 @@ class Tensor:
     def _check_not_empty(self, dim: Axis | None, where: str) -> None:
         if isinstance(dim, Tensor):
             raise DtypeError("got a tensor, expected the number of an axis", where=where)
-        if (self.numel() if dim is None else self.size(dim)) == 0:
+        if (self.numel() if dim is None or self.ndim == 0 else self.size(dim)) == 0:
             raise ShapeError(f"got a tensor of shape {self.shape}, expected at least one element to choose from",
                              where=where)
 
@@ -648,29 +650,35 @@ class Tensor:
             value = Tensor._from(value).to(self.dtype)
         elif as_number(value) is None:
             raise DtypeError(f"got {value!r}, expected a number, a tensor or an array", where="x[...] = value")
-        if self._is_recorded_with(value):
-            if len(keys) == 1:
-                changed = ops.IndexPut(keys[0])(self, value, *indices)
-            else:
-                part = ops.IndexPut(keys[1])(ops.Index(keys[0])(self), value, *indices)
-                changed = ops.IndexPut(keys[0])(self, part)
-            self._become(changed, "x[...] = value")
-        else:
-            self._check_writable()
-            self._write(keys, [index.array for index in indices], value)
-
-    def _write(self, keys: list[Key], indices: list[Array], value: Any) -> None:
-        """Put a value into this tensor's memory."""
+        elif isinstance(value, int):
+            value = dtypes.wrapped(value, self.dtype)
         if isinstance(value, Tensor) and value.device != self.device:
             raise DeviceError(f"got a value on '{value.device}' for a tensor on '{self.device}', expected one device; "
                               f"move it with .to(device)", where="x[...] = value")
-        target = self.array if len(keys) == 1 else self.array[keys[0].with_arrays(())]
         try:
-            target[keys[-1].with_arrays(tuple(indices))] = value.array if isinstance(value, Tensor) else value
-        except ValueError as error:
-            shape = getattr(value, "shape", ())
-            raise ShapeError(f"got a value of shape {shape} for a part of a tensor of shape {self.shape}, which it "
-                             f"does not broadcast to", where="x[...] = value") from error
+            if self._is_recorded_with(value):
+                changed = self._with_part(keys, indices, value)
+            else:
+                self._write_part(keys, indices, value)
+                return
+        except ValueError as error:                         # a ShapeError, or NumPy's own
+            raise ShapeError(f"got a value of shape {getattr(value, 'shape', ())} for a part of a tensor of shape "
+                             f"{self.shape}, which it does not broadcast to", where="x[...] = value") from error
+        self._become(changed, "x[...] = value")
+
+    def _with_part(self, keys: list[Key], indices: list[Tensor], value: Any) -> Tensor:
+        """A copy in which a part has another value, as a step of the graph."""
+        if len(keys) == 1:
+            return ops.IndexPut(keys[0])(self, value, *indices)
+        part = ops.IndexPut(keys[1])(ops.Index(keys[0])(self), value, *indices)
+        return ops.IndexPut(keys[0])(self, part)
+
+    def _write_part(self, keys: list[Key], indices: list[Tensor], value: Any) -> None:
+        """Put a value into a part of this tensor's memory."""
+        self._check_writable()
+        target = self.array if len(keys) == 1 else self.array[keys[0].with_arrays(())]
+        key = keys[-1].with_arrays(tuple(index.array for index in indices))
+        target[key] = value.array if isinstance(value, Tensor) else value
         self.version.count += 1
 
     def _is_recorded_with(self, *others: Any) -> Flag:

@@ -109,7 +109,7 @@ CASES = [
          note="by numbers"),
     Case(ops.Mul, normal((3, 2)), lambda a: a * a, lambda a: a ** 2, lambda t, a: a * a, note="with itself"),
     Case(ops.Div, positive((3, 1, 2), (4, 1)), lambda a, b: a / b, lambda a, b: a / b, lambda t, a, b: a / b,
-         wrong={"backward_b": lambda self, g, b, y: g * y / b}),
+         wrong={"backward_b": lambda self, g, a, b: g * a / (b * b)}),
     Case(ops.Neg, normal((3, 2)), lambda x: -x, lambda x: -x, lambda t, x: -x,
          wrong={"backward": lambda self, g: g}),
     Case(ops.Pow, normal((3, 2)), lambda a: a ** 3, lambda a: a * a * a, lambda t, a: a ** 3, note="by a number",

@@ -108,6 +108,7 @@ def test_a_bound_that_is_a_tensor_is_read_once():
 @pytest.mark.parametrize(("use", "error", "message"), [
     (lambda x: x.__setitem__(0, minidl.ones(2)), ShapeError, "got a value of shape (2,) for a part of a tensor of shape"),
     (lambda x: x.copy_(minidl.ones(5)), ShapeError, "got a value of shape (5,)"),
+    (lambda x: x.__setitem__(0, minidl.ones(2, requires_grad=True)), ShapeError, "x[...] = value: got a value of shape (2,)"),
     (lambda x: x.__setitem__(0, None), DtypeError, "got None, expected a number, a tensor or an array"),
     (lambda x: x.__setitem__(0, "5"), DtypeError, "got '5', expected a number"),
     (lambda x: x.__setitem__(0, minidl.ones(4, device="fake")), DeviceError, "got a value on 'fake'"),

@@ -179,6 +179,7 @@ def test_moving_between_devices_sends_the_gradient_back():
     "t.nn.functional.avg_pool2d(t.full((1, 1, 32, 32), 100.).half(), 32)", "t.tensor([300.]).half() ** 2",
     "t.tensor([3], dtype=t.uint8) * -1", "t.tensor([3], dtype=t.uint8) + 300", "t.tensor([100], dtype=t.int8) + 200",
     "t.tensor([255], dtype=t.uint8) == -1", "t.tensor(3.).sum(0)", "t.tensor(3.).mean(-1, keepdim=True)",
+    "t.tensor(3.).max(0).values", "t.tensor(3.).min(-1, keepdim=True).indices", "t.zeros(2, dtype=t.uint8).fill_(-1)",
     "t.tensor(3.).transpose(0, -1)", "t.zeros(0, 3, 2).flatten(1)", "t.zeros(2, 0).softmax(1)",
     "t.zeros(2, 0).log_softmax(1)", "t.zeros(0, 3).zero_()", "t.zeros(0, 3).add_(1)", "t.tensor(1.) == None",
     "t.tensor(1.) != None", "t.tensor(1.) == 'a'", "t.Tensor().shape", "t.randint(high=3, size=(2,)).shape",

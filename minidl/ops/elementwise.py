@@ -61,7 +61,7 @@ class Mul(Op):
 
 
 class Div(Op):
-    """y = a / b;   dL/da = g / b,   dL/db = -g · y / b. Integers divide to floats."""
+    """y = a / b;   dL/da = g / b,   dL/db = -g · a / b². Integers divide to floats."""
 
     broadcasts = True
     dtype_rule = "float"
@@ -72,8 +72,8 @@ class Div(Op):
     def backward_a(self, g: Tensor, b: Tensor) -> Tensor:
         return g / b
 
-    def backward_b(self, g: Tensor, b: Tensor, y: Tensor) -> Tensor:
-        return -g * y / b
+    def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return -g * a / (b * b)
 
 
 class Neg(Op):
