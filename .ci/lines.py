@@ -6,11 +6,17 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-GUIDE = {  # lines of code, docstrings and comments included; a guide, not a limit
-    "graph + autograd + recording": (["graph", "autograd", "recording"], 850), "tensors": (["tensors"], 700),
-    "creation + printing + rng": (["creation", "printing", "rng"], 300), "backend + dtypes + errors":
-    (["backend", "dtypes", "errors"], 350), "fake (test device)": (["fake"], 300), "ops": (["ops"], 1600),
-    "kernels": (["kernels"], 2000), "nn": (["nn"], 900), "optim": (["optim"], 350), "debug": (["debug"], 1500),
+GUIDE = {  # part of the engine: (its modules, how many lines it may have, comments included; a guide, not a limit)
+    "graph + autograd + recording": (["graph", "autograd", "recording"], 850),
+    "tensors": (["tensors"], 700),
+    "creation + printing + rng": (["creation", "printing", "rng"], 300),
+    "backend + dtypes + errors": (["backend", "dtypes", "errors"], 350),
+    "fake (test device)": (["fake"], 300),
+    "ops": (["ops"], 1600),
+    "kernels": (["kernels"], 2000),
+    "nn": (["nn"], 900),
+    "optim": (["optim"], 350),
+    "debug": (["debug"], 1500),
 }
 
 

@@ -159,10 +159,10 @@ class Op:
             raise GraphError("this op object has been called before; make a new one for each call", where=str(self))
         inputs = self._prepare(call_inputs)
         arrays = [x.array if isinstance(x, _tensor_class) else x for x in inputs]
+        compute = self._forward_in_float32 if self._is_half(arrays) else self.forward
         with quiet():
             try:
-                y = new_tensor(as_array(self._computed_in_float32(*arrays) if self._is_half(arrays)
-                                        else self.forward(*arrays)))
+                y = new_tensor(as_array(compute(*arrays)))
             except ValueError as error:
                 raise self._explained(error, inputs) from None
         _share_version_of_views(y, inputs)
@@ -225,7 +225,7 @@ class Op:
     def _is_half(self, arrays: Sequence[Any]) -> bool:
         return self.dtype_rule != "any" and any(getattr(x, "dtype", None) == dtypes.float16 for x in arrays)
 
-    def _computed_in_float32(self, *arrays: Any) -> Array:
+    def _forward_in_float32(self, *arrays: Any) -> Array:
         """float16 is for storing: it ends at 65,504, which a sum or a product leaves soon. So compute in float32."""
         wide = [x.astype(dtypes.float32) if getattr(x, "dtype", None) == dtypes.float16 else x for x in arrays]
         result = as_array(self.forward(*wide))
