@@ -279,14 +279,17 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: Flag | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype, copy=copy)
 
-    def to(self, *args: Any, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
-        """The tensor in another dtype, on another device, or like another tensor; itself if nothing changes."""
+    def to(self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: Flag = False) -> Tensor:
+        """The tensor in another dtype, on another device, or like another tensor; itself if nothing changes.
+
+        `non_blocking` is accepted and changes nothing.
+        """
         for arg in args:
             if isinstance(arg, Tensor):
                 dtype, device = arg.dtype, arg.device
             elif isinstance(arg, str | Device):
                 device = arg
-            elif not isinstance(arg, bool):                  # non_blocking and copy have no meaning here
+            elif not isinstance(arg, bool):                 # a third argument is non_blocking
                 dtype = arg
         here, there = backend_of(self.array), backend_of(self.array) if device is None else backend_for(device)
         moved = self if here is there else ops.ToDevice(there)(self)
