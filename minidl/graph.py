@@ -84,9 +84,10 @@ class Contract:
         self._refuse_unknown_names(op, all_inputs)
 
     def _refuse_unknown_names(self, op: type[Op], inputs: tuple[str, ...]) -> None:
-        # Calls such as self.keep(mask=m) leave the keyword names among the constants of the compiled function, as
-        # tuples of strings; a name that is not even there cannot have been put away.
-        constants = op.forward.__code__.co_consts
+        # Calls such as self.keep(mask=m) leave the keyword names among the constants of the compiled method, as tuples
+        # of strings; a name that is in none of the class's methods cannot have been put away.
+        methods = [_undecorated(m) for cls in op.__mro__ for m in vars(cls).values() if callable(m)]
+        constants = [c for m in methods for c in getattr(getattr(m, "__code__", None), "co_consts", ())]
         put_away = {name for c in constants if isinstance(c, tuple) for name in c if isinstance(name, str)}
         for method in vars(op):
             if method.startswith("backward_") and method.removeprefix("backward_") not in inputs:
@@ -109,9 +110,16 @@ class Contract:
         return self.variadic
 
 
+def _undecorated(method: Any) -> Any:
+    """The function under decorators that used functools.wraps."""
+    while hasattr(method, "__wrapped__"):
+        method = method.__wrapped__
+    return method
+
+
 def _parameters_of(method: Callable[..., Any]) -> tuple[tuple[str, ...], str | None]:
     """The names that a method takes after self, and the name of its *arguments if it has some."""
-    code = method.__code__
+    code = _undecorated(method).__code__
     takes_more = code.co_flags & 0x04                       # the flag CO_VARARGS
     variadic = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if takes_more else None
     return code.co_varnames[1:code.co_argcount], variadic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import sys
@@ -841,6 +842,32 @@ def test_an_op_object_is_one_call():
     relu(x)
     with pytest.raises(GraphError, match="ReLU: this op object has been called before; make a new one for each call"):
         relu(x)
+
+
+def test_a_decorated_forward_keeps_its_signature():
+    def logged(function):
+        @functools.wraps(function)
+        def wrapper(*args):
+            return function(*args)
+        return wrapper
+
+    class Doubled(Op):
+        @logged
+        def forward(self, x):
+            return self.compute(x)
+
+        def compute(self, x):
+            self.keep(factor=2)
+            return x * 2
+
+        @logged
+        def backward_x(self, g, x, factor):
+            return g * factor + x * 0
+
+    x = f64([3.0])
+    Doubled()(x).sum().backward()
+    assert x.grad.item() == 2
+    Op.registry.remove(Doubled)
 
 
 def test_variadic_ops():
