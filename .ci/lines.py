@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 GUIDE = {  # part of the engine: (its modules, how many lines it may have, comments included; a guide, not a limit)
     "graph + autograd + recording": (["graph", "autograd", "recording"], 850),
-    "tensors": (["tensors"], 700),
+    "tensors + inplace": (["tensors", "inplace"], 800),
     "creation + printing + rng": (["creation", "printing", "rng"], 300),
     "backend + dtypes + errors": (["backend", "dtypes", "errors"], 350),
     "fake (test device)": (["fake"], 300),

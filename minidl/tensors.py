@@ -21,12 +21,13 @@ from minidl.backend import device as Device
 from minidl.dtypes import Dtype
 from minidl.errors import DeviceError, DtypeError, GraphError, SettingError, ShapeError
 from minidl.graph import Node
-from minidl.ops.index import Key, check_gather, split_key
+from minidl.inplace import assign, become
+from minidl.ops.index import check_gather, split_key
 from minidl.ops.linalg import matmul
 from minidl.ops.reduce import axes_of, axis_of
 from minidl.ops.shape import full_shape
 from minidl.printing import format_array
-from minidl.recording import HookHandle, Version, is_grad_enabled, no_grad
+from minidl.recording import HookHandle, Version, no_grad
 
 # Tensor has methods called int, float and bool and a property called device; inside the class these are the types
 Axis: TypeAlias = int
@@ -655,93 +656,22 @@ class Tensor:
             raise DtypeError(f"got {value!r}, expected a number, a tensor or an array", where="x[...] = value")
         elif isinstance(value, int):
             value = dtypes.wrapped(value, self.dtype)
-        if isinstance(value, Tensor) and value.device != self.device:
-            raise DeviceError(f"got a value on '{value.device}' for a tensor on '{self.device}', expected one device; "
-                              f"move it with .to(device)", where="x[...] = value")
-        try:
-            if self._is_recorded_with(value):
-                changed = self._with_part(keys, indices, value)
-            else:
-                self._write_part(keys, indices, value)
-                return
-        except ValueError as error:                         # a ShapeError, or NumPy's own
-            raise ShapeError(f"got a value of shape {getattr(value, 'shape', ())} for a part of a tensor of shape "
-                             f"{self.shape}, which it does not broadcast to", where="x[...] = value") from error
-        self._become(changed, "x[...] = value")
-
-    def _with_part(self, keys: list[Key], indices: list[Tensor], value: Any) -> Tensor:
-        """A copy in which a part has another value, as a step of the graph."""
-        if len(keys) == 1:
-            return ops.IndexPut(keys[0])(self, value, *indices)
-        part = ops.IndexPut(keys[1])(ops.Index(keys[0])(self), value, *indices)
-        return ops.IndexPut(keys[0])(self, part)
-
-    def _write_part(self, keys: list[Key], indices: list[Tensor], value: Any) -> None:
-        """Put a value into a part of this tensor's memory."""
-        self._check_writable()
-        target = self.array if len(keys) == 1 else self.array[keys[0].with_arrays(())]
-        key = keys[-1].with_arrays(tuple(index.array for index in indices))
-        target[key] = value.array if isinstance(value, Tensor) else value
-        self.version.count += 1
-
-    def _is_recorded_with(self, *others: Any) -> Flag:
-        return is_grad_enabled() and any(
-            isinstance(x, Tensor) and x.node is not None for x in (self, *others))
-
-    def _become(self, result: Tensor, name: str) -> Tensor:
-        """Change this tensor to `result`. In its own memory where nothing is recorded; else as a step of the graph.
-
-        A recorded change gives the tensor new memory, so what the graph has kept stays true.
-        """
-        if result.shape != self.shape:
-            raise ShapeError(f"got a result of shape {result.shape} for a tensor of shape {self.shape}, which it "
-                             f"cannot hold; use the out-of-place operation", where=name)
-        if dtypes.category(result.dtype) > dtypes.category(self.dtype):
-            raise DtypeError(f"got a result of {result.dtype} for a tensor of {self.dtype}, which cannot hold it; "
-                             f"convert the tensor first, x = x.to(minidl.{result.dtype})", where=name)
-        if result.node is None:
-            self._check_writable()
-            self.array[...] = result.array
-            self.version.count += 1
-            return self
-        if self.node is not None and self.is_leaf:
-            raise GraphError("got a leaf that requires grad, whose changes would be lost to its gradient; do it under "
-                             "minidl.no_grad(), or out of place: x = x + 1", where=name)
-        if self.version.is_shared():
-            raise GraphError("got a tensor that shares its memory with a view, and the change would be recorded for "
-                             "only one of the two; do it out of place: x = x + 1", where=name)
-        if result.dtype != self.dtype:
-            result = ops.Cast(self.dtype)(result)
-        before = self.node
-        self.array, self.node, self.version = result.array, result.node, result.version
-        if before is not None and before.retains_grad:      # the wish goes along to the new value
-            before.retains_grad = False
-            self.retain_grad()
-        return self
-
-    def _check_writable(self) -> None:
-        steps = zip(self.array.strides, self.shape, strict=True)
-        if self.numel() and any(stride == 0 and n > 1 for stride, n in steps):
-            raise GraphError("got an expanded tensor, in which one number stands in several places; clone() it first",
-                             where="in-place change")
-        if not getattr(self.array.flags, "writeable", True):
-            raise GraphError("got memory that may only be read, such as a part of an expanded tensor or a locked "
-                             "array; clone() it first", where="in-place change")
+        assign(self, keys, indices, value)
 
     def __iadd__(self, other: Any) -> Tensor:
-        return self._become(self + other, "+=")
+        return become(self, self + other, "+=")
 
     def __isub__(self, other: Any) -> Tensor:
-        return self._become(self - other, "-=")
+        return become(self, self - other, "-=")
 
     def __imul__(self, other: Any) -> Tensor:
-        return self._become(self * other, "*=")
+        return become(self, self * other, "*=")
 
     def __itruediv__(self, other: Any) -> Tensor:
-        return self._become(self / other, "/=")
+        return become(self, self / other, "/=")
 
     def __ipow__(self, other: Any) -> Tensor:
-        return self._become(self ** other, "**=")
+        return become(self, self ** other, "**=")
 
     add_, sub_, mul_, div_, pow_ = __iadd__, __isub__, __imul__, __itruediv__, __ipow__
 

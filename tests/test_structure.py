@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # lowest first; a file may import from its own layer and from those before it
 LAYERS = ["_version", "errors", "backend", "dtypes", "rng", "kernels", "recording", "graph", "autograd", "ops",
-          "printing", "tensors", "creation", "nn", "optim", "debug", "minidl"]
+          "inplace", "printing", "tensors", "creation", "nn", "optim", "debug", "minidl"]
 BESIDE = {"fake": "backend"}                # a backend in a file of its own, loaded by name at first use
 
 
