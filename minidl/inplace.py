@@ -53,7 +53,7 @@ def become(x: Tensor, result: Tensor, name: str) -> Tensor:
 
 
 def assign(x: Tensor, keys: list[Key], indices: list[Tensor], value: Any) -> None:
-    """x[...] = value, with the keys and index arrays that `split_key` made; value: a tensor of x's dtype or a number."""
+    """x[...] = value, with what `split_key` made of the key; value: a tensor of the dtype of x, or a number."""
     if is_tensor(value) and value.device != x.device:
         raise DeviceError(f"got a value on '{value.device}' for a tensor on '{x.device}', expected one device; move it "
                           f"with .to(device)", where="x[...] = value")

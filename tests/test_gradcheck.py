@@ -127,6 +127,19 @@ def test_an_error_at_a_smooth_place_is_not_called_a_kink():
         assert "kink" not in str(caught.value)
 
 
+def test_rounding_on_a_straight_line_is_not_called_a_kink():
+    class Steep(Op):
+        def forward(self, x):
+            return 1e3 * x
+
+        def backward(self, g):
+            return g * 1e3 * 1.01
+
+    with pytest.raises(GradcheckError, match="look at the backward of Steep") as caught:
+        gradcheck(lambda x: Steep()(x), f64([0.1, 7.7, 123.456]))
+    assert "kink" not in str(caught.value)
+
+
 def test_second_order_finds_what_first_order_cannot():
     class RightOnce(Op):
         """The gradient is right, but made of a constant: its own gradient is lost."""
