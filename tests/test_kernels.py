@@ -134,6 +134,20 @@ def test_results_are_channels_last_in_memory():
         assert y.array.transpose(0, 2, 3, 1).flags.c_contiguous, layer
 
 
+@pytest.mark.parametrize("pool", [minidl.nn.MaxPool2d(2), minidl.nn.AvgPool2d(2), minidl.nn.MaxPool2d(3, 2, padding=1)])
+def test_gradients_between_layers_are_channels_last_too(pool):
+    nn = minidl.nn
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(4, 5, 3, padding=1), nn.ReLU(),
+                          nn.AvgPool2d(2))
+    seen = []
+    for step in model(minidl.randn(2, 3, 8, 8)).sum().backward_steps():
+        if step.module and "x" in step.outgoing:
+            gradient = step.outgoing["x"].array
+            assert gradient.transpose(0, 2, 3, 1).flags.c_contiguous, (step, gradient.strides)
+            seen.append(str(step.op))
+    assert seen == ["AvgPool2d", "ReLU", "Conv2d", type(pool).__name__, "ReLU"]
+
+
 def test_choosing_a_kernel_set():
     x = np.ones((1, 1, 3, 3))
     assert kernels.active(x) is im2col
