@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidl import kernels
-from minidl.backend import xp_of
+from minidl.backend import is_writable, xp_of
 from minidl.errors import GraphError, ShapeError
 from minidl.graph import Cast, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
@@ -57,13 +57,15 @@ class BackwardStep:
 
 
 def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Tensor], wanted: set[Node] | None,
-         retain_graph: bool, create_graph: bool) -> Iterator[BackwardStep]:
+         retain_graph: bool | None, create_graph: bool) -> Iterator[BackwardStep]:
     """Walk the graph back from `roots`, each node after all that use it, and yield after every op.
 
     roots: nodes and the gradients of their tensors, to start from.
     found: is filled with the complete gradient of each node in `wanted`; where `wanted` is None, of each leaf and
         of tensors after `retain_grad()`.
+    retain_graph: whether what was kept stays for another walk; None means as `create_graph` says.
     """
+    retain_graph = create_graph if retain_graph is None else retain_graph
     order = topological_order([node for node, _ in roots])
     useful = _leading_to(wanted, order)
     gradient_of: dict[Node, Tensor] = {}
@@ -173,10 +175,10 @@ def backward_steps(output: Tensor, gradient: Tensor | None = None, retain_graph:
     An abandoned generator has written no `.grad`. Raises `GraphError`, at once, for an output without a graph.
     """
     roots = _roots([output], [gradient], "backward")
-    return _steps_then_grads(roots, create_graph if retain_graph is None else retain_graph, create_graph)
+    return _steps_then_grads(roots, retain_graph, create_graph)
 
 
-def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool,
+def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool | None,
                       create_graph: bool) -> Iterator[BackwardStep]:
     found: dict[Node, Tensor] = {}
     yield from walk(roots, found, None, retain_graph, create_graph)
@@ -206,7 +208,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
     found: dict[Node, Tensor] = {}
     wanted = {x.node for x in inputs if x.node is not None}
     roots = _roots(outputs, from_above, "grad")
-    for _ in walk(roots, found, wanted, create_graph if retain_graph is None else retain_graph, create_graph):
+    for _ in walk(roots, found, wanted, retain_graph, create_graph):
         pass
     for i, x in enumerate(inputs):
         if x.node not in found and not allow_unused:
@@ -259,7 +261,7 @@ def _add_to_grad(tensor: Tensor, g: Tensor) -> None:
         own = xp_of(tensor.array).empty_like(tensor.array)
         own[...] = g.array
         tensor.grad = new_tensor(own)
-    elif getattr(before.array.flags, "writeable", True):
+    elif is_writable(before.array):
         before.array += g.array
         before.version.count += 1
     else:

@@ -129,6 +129,11 @@ def memory_of(array: Array) -> object:
     return inner
 
 
+def is_writable(array: Array) -> bool:
+    """Whether the memory may be changed; NumPy can lock an array, other libraries cannot."""
+    return bool(getattr(array.flags, "writeable", True))
+
+
 def as_array(result: Any) -> Array:
     """What a function of NumPy returned, as an array: its reductions and its sums of 0-d arrays give scalars."""
     return np.asarray(result) if isinstance(result, np.generic) else result

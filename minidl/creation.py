@@ -13,7 +13,7 @@ from minidl.backend import backend_for, device
 from minidl.dtypes import Dtype
 from minidl.errors import SettingError
 from minidl.rng import Generator, default_generator
-from minidl.tensors import Tensor, host_array
+from minidl.tensors import Tensor, as_tuple, host_array
 
 Place = str | device | None
 
@@ -26,9 +26,7 @@ def _finished(array: np.ndarray, place: Place, requires_grad: bool) -> Tensor:
 
 def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
     """`zeros(2, 3)` and `zeros((2, 3))` are the same; sizes may be tensors of one integer."""
-    if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
-        sizes = sizes[0]
-    shape = tuple(operator.index(n) for n in sizes)
+    shape = tuple(operator.index(n) for n in as_tuple(tuple(sizes)))
     if any(n < 0 for n in shape):
         raise SettingError(f"got the size {shape}, expected no negative numbers")
     return shape

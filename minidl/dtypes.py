@@ -14,7 +14,7 @@ Source: https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promoti
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -69,9 +69,9 @@ def dtype_of_number(number: object) -> Dtype:
     return int64 if isinstance(number, int) else _default
 
 
-def wrapped(number: int, dtype: Dtype) -> int:
-    """A Python integer as an integer type holds it: -1 is 255 in uint8. Other types hold it as it is."""
-    if dtype.kind not in "iu" or isinstance(number, bool):
+def wrapped(number: Any, dtype: Dtype) -> Any:
+    """A Python integer as an integer type holds it: -1 is 255 in uint8. Anything else is returned as it is."""
+    if dtype.kind not in "iu" or type(number) is not int:
         return number
     values: int = 2 ** (8 * dtype.itemsize)
     lowest = -values // 2 if dtype.kind == "i" else 0

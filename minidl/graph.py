@@ -167,12 +167,14 @@ class Op:
             raise GraphError("this op object has been called before; make a new one for each call", where=str(self))
         inputs = self._prepare(call_inputs)
         arrays = [x.array if isinstance(x, _tensor_class) else x for x in inputs]
-        compute = self._forward_in_float32 if self._is_half(arrays) else self.forward
+        compute = self._forward_in_float32 if self._is_half(inputs) else self.forward
         with quiet():
             try:
                 y = new_tensor(as_array(compute(*arrays)))
+            except MinidlError:
+                raise
             except ValueError as error:
-                raise self._explained(error, inputs) from None
+                raise self._explained(error, inputs) from error
         _share_version_of_views(y, inputs)
         if state.recording:
             parents = self._parents(inputs, y)
@@ -228,10 +230,12 @@ class Op:
         if self.dtype_rule == "float" and not dtypes.is_floating(target):
             target = dtypes.get_default_dtype()
         return [Cast(target)(x) if isinstance(x, _tensor_class) and x.array.dtype != target
-                else dtypes.wrapped(x, target) if isinstance(x, int) else x for x in inputs]
+                else dtypes.wrapped(x, target) for x in inputs]
 
-    def _is_half(self, arrays: Sequence[Any]) -> bool:
-        return self.dtype_rule != "any" and any(getattr(x, "dtype", None) == dtypes.float16 for x in arrays)
+    def _is_half(self, inputs: Sequence[Any]) -> bool:
+        # with a dtype rule all tensors are of one dtype by now, so the first tells
+        return self.dtype_rule != "any" and bool(next(
+            x.array.dtype == dtypes.float16 for x in inputs if isinstance(x, _tensor_class)))
 
     def _forward_in_float32(self, *arrays: Any) -> Array:
         """float16 is for storing: it ends at 65,504, which a sum or a product leaves soon. So compute in float32."""
@@ -247,14 +251,14 @@ class Op:
                         for i, x in enumerate(inputs))
         return parents if any(parents) else None
 
-    def _explained(self, error: ValueError, inputs: Sequence[Any]) -> ValueError:
+    def _explained(self, error: ValueError, inputs: Sequence[Any]) -> ShapeError:
         """The array module's complaint, in words that name the shapes if they are what it is about."""
         shapes = [x.array.shape for x in inputs if isinstance(x, _tensor_class)]
         if self.broadcasts and not _do_broadcast(shapes):
             return ShapeError(f"got shapes {' and '.join(map(str, shapes))}, which do not broadcast: from the last "
                               f"axis on, sizes must be equal or 1", where=_name_for_people(self))
-        return error if isinstance(error, MinidlError) else ShapeError(
-            f"got inputs of shapes {' and '.join(map(str, shapes))}: {error}", where=_name_for_people(self))
+        return ShapeError(f"got inputs of shapes {' and '.join(map(str, shapes))}: {error}",
+                          where=_name_for_people(self))
 
     def _mixed_devices(self, inputs: Sequence[Any]) -> DeviceError:
         places = [f"{self.contract.name_of(i)} on {backend_of(x.array).name!r}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidl import dtypes, ops
+from minidl.backend import is_writable
 from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError
 from minidl.graph import is_tensor
 from minidl.ops.index import Key
@@ -93,6 +94,6 @@ def check_writable(x: Tensor) -> None:
     if x.numel() and any(stride == 0 and n > 1 for stride, n in steps):
         raise GraphError("got an expanded tensor, in which one number stands in several places; clone() it first",
                          where="in-place change")
-    if not getattr(x.array.flags, "writeable", True):
+    if not is_writable(x.array):
         raise GraphError("got memory that may only be read, such as a part of an expanded tensor or a locked array; "
                          "clone() it first", where="in-place change")

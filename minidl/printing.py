@@ -14,7 +14,8 @@ def format_array(array: np.ndarray, prefix: str) -> str:
         return str(_number_format(array)(array.item()))
     if array.size == 0:
         return "[]"
-    one, shown = _number_format(array), _shown(array).ravel()
+    shown = _shown(array).ravel()
+    one = _number_format(shown)
     width = max(len(one(v)) for v in (shown if array.dtype.kind != "f" else [1.0, *shown[np.isfinite(shown)]]))
     text = np.array2string(array, separator=", ", prefix=prefix, threshold=1000, edgeitems=3, max_line_width=80,
                            formatter={"all": lambda v: one(v).rjust(width)})
@@ -31,12 +32,12 @@ def _shown(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _number_format(array: np.ndarray) -> Callable[[Any], str]:
+def _number_format(shown: np.ndarray) -> Callable[[Any], str]:
     """The format for all numbers of one array: plain integers "2.", four digits, or powers of ten."""
-    if array.dtype.kind != "f":
+    if shown.dtype.kind != "f":
         return str
-    shown = _shown(array).astype(np.float64)
-    magnitudes = np.abs(shown[np.isfinite(shown) & (shown != 0)])
+    numbers = shown.astype(np.float64)
+    magnitudes = np.abs(numbers[np.isfinite(numbers) & (numbers != 0)])
     if magnitudes.size == 0:
         largest = smallest = 1.0
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -561,7 +561,7 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements, in order, in another shape; one size may be -1."""
-        return ops.Reshape(full_shape(_as_tuple(shape), self.numel()))(self)
+        return ops.Reshape(full_shape(as_tuple(shape), self.numel()))(self)
 
     view = reshape                                      # copies where the memory does not allow a view
 
@@ -575,9 +575,9 @@ class Tensor:
 
     def permute(self, *dims: Any) -> Tensor:
         """The axes in another order, as a view: axis k of the result is axis dims[k]."""
-        axes = tuple(axis_of(d, self.ndim) for d in _as_tuple(dims))
+        axes = tuple(axis_of(d, self.ndim) for d in as_tuple(dims))
         if sorted(axes) != list(range(self.ndim)):
-            raise ShapeError(f"got dims={_as_tuple(dims)}, expected each axis of a tensor with {self.ndim} dimensions "
+            raise ShapeError(f"got dims={as_tuple(dims)}, expected each axis of a tensor with {self.ndim} dimensions "
                              f"once", where="permute")
         return ops.Permute(axes)(self)
 
@@ -620,7 +620,7 @@ class Tensor:
 
     def expand(self, *sizes: Any) -> Tensor:
         """Axes of size 1 repeated without copying; -1 leaves an axis as it is."""
-        shape = _as_tuple(sizes)
+        shape = as_tuple(sizes)
         added = len(shape) - self.ndim
         own = (1,) * added + self.shape
         full = tuple(o if n == -1 else n for o, n in zip(own, shape, strict=False))
@@ -650,12 +650,11 @@ class Tensor:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         keys, indices = split_key(key, self._index)
-        if isinstance(value, Tensor | np.ndarray | list | tuple):
-            value = Tensor._from(value).to(self.dtype)
-        elif as_number(value) is None:
+        if not _is_numeric(value):
             raise DtypeError(f"got {value!r}, expected a number, a tensor or an array", where="x[...] = value")
-        elif isinstance(value, int):
-            value = dtypes.wrapped(value, self.dtype)
+        if as_number(value) is None:
+            value = Tensor._from(value).to(self.dtype)
+        value = dtypes.wrapped(value, self.dtype)
         assign(self, keys, indices, value)
 
     def __iadd__(self, other: Any) -> Tensor:
@@ -694,7 +693,16 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray | list | tuple) or as_number(value) is not None
 
 
-def _as_tuple(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+def forget_gradients(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """What `zero_grad` of a module and of an optimizer does: `.grad` becomes None, or zeros where it was there."""
+    for x in tensors:
+        if set_to_none:
+            x.grad = None
+        elif x.grad is not None:
+            x.grad = x.grad.detach().zero_()
+
+
+def as_tuple(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """`x.reshape(2, 3)` and `x.reshape((2, 3))` are the same."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
 

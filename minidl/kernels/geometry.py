@@ -109,14 +109,13 @@ class Conv2dGeometry(Window2d):
         Raises `ShapeError` for sizes that do not fit and `SettingError` for values out of range.
         """
         if len(w_shape) != 4:
-            raise ShapeError(f"got a weight of shape {w_shape}, expected (O, C/groups, KH, KW)", where="conv2d")
+            raise ShapeError(f"got a weight of shape {w_shape}, expected (O, C/groups, KH, KW)")
         outputs, group_channels, *kernel = w_shape
         if not isinstance(groups, int) or groups < 1 or outputs % groups:
-            raise SettingError(f"got groups={groups!r}, expected a divisor of the {outputs} output channels",
-                               where="conv2d")
+            raise SettingError(f"got groups={groups!r}, expected a divisor of the {outputs} output channels")
         channels = group_channels * groups
         if len(x_shape) != 4 or x_shape[1] != channels:
-            raise ShapeError(_why_not_images(x_shape, channels), where="conv2d")
+            raise ShapeError(_why_not_images(x_shape, channels))
         stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
         return cls(
             input_size=(x_shape[2], x_shape[3]), kernel_size=(kernel[0], kernel[1]), stride=stride,
@@ -177,13 +176,12 @@ def _conv_padding(padding: IntOrPair | str, kernel: Pair, stride: Pair, dilation
         return (0, 0), (0, 0)
     if padding == "same":
         if stride != (1, 1):
-            raise SettingError(f'got padding="same" with stride={stride}, expected stride 1; give the padding in cells',
-                               where="conv2d")
+            raise SettingError(f'got padding="same" with stride={stride}, expected stride 1; give the padding in cells')
         total_h, total_w = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
         # an odd total leaves one cell over; as in PyTorch it goes to the end
         return (total_h // 2, total_h - total_h // 2), (total_w // 2, total_w - total_w // 2)
     if isinstance(padding, str):
-        raise SettingError(f'got padding={padding!r}, expected "same", "valid", an int or a pair', where="conv2d")
+        raise SettingError(f'got padding={padding!r}, expected "same", "valid", an int or a pair')
     p, q = pair(padding, "padding", 0)
     return (p, p), (q, q)
 

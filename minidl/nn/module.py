@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from minidl import dtypes, recording
 from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, ShapeError
 from minidl.recording import HookHandle, no_grad
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, forget_gradients
 
 M = TypeVar("M", bound="Module")
 
@@ -295,11 +295,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters."""
-        for parameter in self.parameters():
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad = parameter.grad.detach().zero_()
+        forget_gradients(self.parameters(), set_to_none)
 
     def apply(self: M, function: Callable[[Module], Any]) -> M:
         """Call `function` on every part, children first, and on this module."""

@@ -10,7 +10,7 @@ from minidl.backend import Array
 from minidl.errors import SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.recording import enable_grad
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, forget_gradients
 
 
 class Optimizer:
@@ -54,12 +54,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if set_to_none:
-                    p.grad = None
-                elif p.grad is not None:
-                    p.grad = p.grad.detach().zero_()
+        forget_gradients((p for group in self.param_groups for p in group["params"]), set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient. `closure` computes the loss first, if given."""
