@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import minidl
+from minidl.graph import Op
 
 
 @pytest.fixture(autouse=True)
 def _same_start():
     minidl.manual_seed(0)
     yield
+    Op.registry[:] = [op for op in Op.registry if op.__module__.startswith("minidl.")]     # without those of a test
     assert minidl.is_grad_enabled(), "a test left recording switched off"
     assert minidl.get_default_dtype() == minidl.float32, "a test left another default dtype behind"
     assert minidl.autograd.observers == [], "a test left an observer behind"

@@ -19,18 +19,7 @@ from minidl.debug.gradcheck import GradcheckError, gradcheck
 from minidl.errors import DtypeError, GraphError, LabelError, ModuleError, SettingError, ShapeError
 from minidl.graph import Op
 from minidl.kernels.geometry import Conv2dGeometry
-
-
-def f64(data, requires_grad=True):
-    return minidl.tensor(data, dtype=minidl.float64, requires_grad=requires_grad)
-
-
-@pytest.fixture(autouse=True)
-def _same_registry():
-    before = list(Op.registry)
-    yield
-    Op.registry[:] = before                                     # without the ops that a test defined
-
+from tests.helpers import f64, square_once
 
 # -- the graph -------------------------------------------------------------------------------------------------------
 
@@ -236,18 +225,8 @@ def test_a_gradient_that_is_an_input_itself_is_copied():
 
 
 def test_an_op_differentiable_once_cannot_be_differentiated_by_the_gradient_from_above():
-    class Once(Op):
-        once_differentiable = True
-
-        def forward(self, x):
-            self.keep(doubled=2 * x)
-            return x * x
-
-        def backward(self, g, doubled):
-            return g * doubled
-
     x, g = f64([3.0]), f64([1.0])
-    (first,) = autograd.grad(Once()(x), x, g, create_graph=True)
+    (first,) = autograd.grad(square_once()(x), x, g, create_graph=True)
     with pytest.raises(GraphError, match="Once can be differentiated only once"):
         autograd.grad(first.sum(), g)
 
