@@ -1,46 +1,77 @@
-"""Adam: every weight gets a step size of its own."""
+"""Adam and AdamW: every weight gets a step size of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minidl.backend import Array, as_array, xp_of
+from minidl.backend import Array, xp_of
 from minidl.errors import SettingError
-from minidl.optim.optimizer import Optimizer
+from minidl.optim.optimizer import Optimizer, zeros_at_first
 
 
 class Adam(Optimizer):
     """m ← β₁ m + (1-β₁) g,   v ← β₂ v + (1-β₂) g²,   p ← p - lr · m̂ / (√v̂ + ε)
 
     with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ): both averages start at 0, and these divisions undo that.
-    weight_decay λ adds λ · p to the gradient.
+    weight_decay λ adds λ p to the gradient g; maximize turns it round.
+    amsgrad: the largest v so far stands in v̂, so that no weight's step size grows again.
 
-    Ref: Kingma and Ba 2015, arXiv:1412.6980
+    Ref: Kingma and Ba 2015, arXiv:1412.6980; amsgrad: Reddi et al. 2018, arXiv:1904.09237
     """
 
+    from_0 = ("eps", "weight_decay")
+
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise SettingError(f"got betas={betas}, expected two numbers from 0 to below 1", where="Adam")
-        for name, value in (("eps", eps), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise SettingError(f"got {name}={value}, expected 0 or more", where="Adam")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+                 eps: float = 1e-8, weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False,
+                 decoupled_weight_decay: bool = False, **others: Any) -> None:
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+                    "maximize": maximize, "decoupled_weight_decay": decoupled_weight_decay}
+        super().__init__(params, settings, others)
+
+    def check_settings(self, group: dict[str, Any]) -> None:
+        """Both betas from 0 to below 1."""
+        super().check_settings(group)
+        betas = group["betas"]
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise SettingError(f"got betas={betas}, expected two numbers from 0 to below 1", where=type(self).__name__)
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         """One step for one parameter."""
         xp = xp_of(p)
-        if not state:
-            state.update(step=0, exp_avg=xp.zeros_like(p), exp_avg_sq=xp.zeros_like(p))
-        if group["weight_decay"]:
-            g = as_array(g + group["weight_decay"] * p)
-        state["step"] += 1
+        if group["decoupled_weight_decay"]:
+            p *= 1 - group["lr"] * group["weight_decay"]
         beta1, beta2 = group["betas"]
-        m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]
+        t = state["step"] = state.get("step", 0) + 1
+        m = zeros_at_first(state, "exp_avg", p)
+        v = zeros_at_first(state, "exp_avg_sq", p)
         m += (1 - beta1) * (g - m)                          # β₁ m + (1-β₁) g
         v *= beta2
         v += (1 - beta2) * (g * g)
+        if group["amsgrad"]:
+            v_max = zeros_at_first(state, "max_exp_avg_sq", p)
+            v = xp.maximum(v_max, v, out=v_max)
         m_hat = m / (1 - beta1 ** t)
         v_hat = v / (1 - beta2 ** t)
         p -= group["lr"] * m_hat / (xp.sqrt(v_hat) + group["eps"])
+
+
+class AdamW(Adam):
+    """p ← p - lr · λ p, then Adam's step with the bare gradient.
+
+    Adam with weight decay λ divides λ p by √v̂ too, so weights with large gradients decay less; here all decay alike.
+
+    Ref: Loshchilov and Hutter 2019, arXiv:1711.05101
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False,
+                 **others: Any) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True,
+                         **others)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a state, also from one of Adam: the decay stays decoupled."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True

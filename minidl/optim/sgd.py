@@ -5,32 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from minidl.backend import Array, as_array, xp_of
+from minidl.backend import Array
 from minidl.errors import SettingError
-from minidl.optim.optimizer import Optimizer
+from minidl.optim.optimizer import Optimizer, zeros_at_first
 
 
 class SGD(Optimizer):
-    """p ← p - lr · g, or with momentum μ:   v ← μ · v + g,   p ← p - lr · v   (v starts as the first g).
+    """p ← p - lr · g, or with momentum μ and dampening τ:
 
-    weight_decay λ adds λ · p to the gradient.
+    v ← μ v + (1-τ) g,   p ← p - lr · v            (v starts as the first g)
+    v ← μ v + g,         p ← p - lr · (g + μ v)    with nesterov: the gradient a step ahead, nearly
+
+    weight_decay λ adds λ p to the gradient g; maximize turns it round.
 
     Ref: Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning"
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, weight_decay: float = 0) -> None:
-        for name, value in (("momentum", momentum), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise SettingError(f"got {name}={value}, expected 0 or more", where="SGD")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    from_0 = ("momentum", "weight_decay")
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
+                 weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False, **others: Any) -> None:
+        settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+                    "nesterov": nesterov, "maximize": maximize}
+        super().__init__(params, settings, others)
+
+    def check_settings(self, group: dict[str, Any]) -> None:
+        """Nesterov needs a momentum that is not dampened."""
+        super().check_settings(group)
+        if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+            raise SettingError(f"got nesterov=True with momentum={group['momentum']}, dampening={group['dampening']}, "
+                               f"expected a momentum above 0 and no dampening", where="SGD")
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         """One step for one parameter."""
-        if group["weight_decay"]:
-            g = as_array(g + group["weight_decay"] * p)
         if group["momentum"]:
-            v = state.setdefault("momentum_buffer", xp_of(p).zeros_like(p))
+            is_first = "momentum_buffer" not in state
+            v = zeros_at_first(state, "momentum_buffer", p)
             v *= group["momentum"]
-            v += g
-            g = v
+            v += g if is_first else (1 - group["dampening"]) * g
+            g = g + group["momentum"] * v if group["nesterov"] else v
         p -= group["lr"] * g
