@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import kernels
 from minidl.backend import is_writable, xp_of
+from minidl.custom import Function, Variable
 from minidl.errors import GraphError, ShapeError
 from minidl.graph import Cast, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
@@ -25,8 +26,8 @@ from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled
 if TYPE_CHECKING:                       # for the type checker only: imports run one way, and Tensor stands above
     from minidl.tensors import Tensor
 
-__all__ = ["BackwardStep", "HookHandle", "Node", "Observer", "Op", "backward_steps", "enable_grad", "grad",
-           "is_grad_enabled", "no_grad", "observers", "set_grad_enabled"]
+__all__ = ["BackwardStep", "Function", "HookHandle", "Node", "Observer", "Op", "Variable", "backward_steps",
+           "enable_grad", "grad", "is_grad_enabled", "no_grad", "observers", "set_grad_enabled"]
 
 
 class BackwardStep:

@@ -35,6 +35,7 @@ class Backend:
     from_host: Callable[[np.ndarray], Array]            # upload
     to_host: Callable[[Array], np.ndarray]              # download
     sum: Callable[[Array, Axes, bool], Array]           # a sum that keeps its precision in float32
+    erf: Callable[[Array], Array]                       # the error function, which no array module itself has
     unwrap: Callable[[Array], Array] = lambda array: array      # the array with a `base` that tells who owns memory
 
 
@@ -78,9 +79,14 @@ def _sum_on_host(x: Array, axes: Axes, keepdims: bool) -> Array:
     return x.sum(axis=axes, keepdims=keepdims)
 
 
+def _erf_on_host(x: Array) -> Array:
+    scipy_special = importlib.import_module("scipy.special")        # here, because `import minidl` is to be light
+    return scipy_special.erf(x)
+
+
 cpu = Backend(
     name="cpu", xp=np, array_type=np.ndarray, is_host=True,
-    from_host=lambda array: array, to_host=lambda array: array, sum=_sum_on_host,
+    from_host=lambda array: array, to_host=lambda array: array, sum=_sum_on_host, erf=_erf_on_host,
 )
 
 _by_array_type: dict[type, Backend] = {np.ndarray: cpu}

@@ -5,6 +5,9 @@ They derive from `RuntimeError`, as PyTorch's do, so a lesson's `except RuntimeE
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
+
 
 class MinidlError(RuntimeError):
     """Base of all errors that minidl raises about what it was given.
@@ -49,3 +52,18 @@ class LabelError(MinidlError, ValueError):
 
 class ModuleError(MinidlError, TypeError):
     """A model put together in a way that would silently not train."""
+
+
+def no_such_name(where: str, name: str, names: Iterable[str], hints: Mapping[str, str] | None = None) -> AttributeError:
+    """The error for `where.name` that is not there: it names the nearest thing that is.
+
+    names: what is there. hints: foreign names with what to use instead, for those that no spelling would find.
+
+    An AttributeError, because `hasattr(x, name)` must stay a question.
+    """
+    if hints and name in hints:
+        return AttributeError(f"{where} has no {name!r}; {hints[name]}")
+    by_lower = {known.lower(): known for known in names if not known.startswith("_")}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
+    nearest = " or ".join(repr(by_lower[match]) for match in near)
+    return AttributeError(f"{where} has no {name!r}; {f'the nearest is {nearest}' if near else 'nothing is like it'}")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backend import Backend, register
+from minidl.backend import Backend, cpu, register
 from minidl.errors import DeviceError
 
 _CUPY = json.loads((Path(__file__).parent / "fake_cupy_names.json").read_text(encoding="utf-8"))
@@ -249,9 +249,13 @@ def _sum(x: FakeArray, axes: Any, keepdims: bool) -> Any:
     return x.sum(axis=axes, keepdims=keepdims)
 
 
+def _erf(x: Any) -> Any:
+    return FakeArray(cpu.erf(x.inner))
+
+
 backend = Backend(
     name="fake", xp=_Module(), array_type=FakeArray, is_host=False,
     from_host=lambda array: FakeArray(np.array(array)), to_host=lambda array: array.get(),
-    sum=_sum, unwrap=lambda array: array.inner,
+    sum=_sum, erf=_erf, unwrap=lambda array: array.inner,
 )
 register(backend)

@@ -17,7 +17,8 @@ import numpy as np
 import minidl
 import minidl.nn.functional as F
 from minidl import ops
-from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
+from minidl.custom import FunctionCall
+from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry, Window2d
 from minidl.ops.index import Key
 
 Rng = np.random.Generator
@@ -97,6 +98,46 @@ def max_cells(x: np.ndarray) -> np.ndarray:
     return reference.max_pool2d(x, POOL)[1]
 
 
+def bits(rng: Rng) -> list[np.ndarray]:
+    return [np.array([[True], [False]]), np.array([True, False])]
+
+
+CELLS = Window2d((5, 4), (3, 2), (2, 1), ((1, 1), (0, 0)), (1, 2))
+
+
+def windows(x: np.ndarray, window: Window2d) -> np.ndarray:
+    """Unfold by its definition: column i·OW + j, row (c·KH + u)·KW + v holds the cell that tap (u, v) lies on."""
+    (kh, kw), (rows, columns) = window.kernel_size, window.output_size
+    y = np.zeros((*x.shape[:2], kh, kw, rows, columns))
+    for i, j, u, v, row, column in window.taps():
+        y[:, :, u, v, i, j] = x[:, :, row, column]
+    return y.reshape(len(x), -1, rows * columns)
+
+
+def unwindows(x: np.ndarray, window: Window2d, channels: int) -> np.ndarray:
+    """Fold by its definition."""
+    (kh, kw), (rows, columns) = window.kernel_size, window.output_size
+    x, y = x.reshape(len(x), channels, kh, kw, rows, columns), np.zeros((len(x), channels, *window.input_size))
+    for i, j, u, v, row, column in window.taps():
+        y[:, :, row, column] += x[:, :, u, v, i, j]
+    return y
+
+
+class Squared(minidl.autograd.Function):
+    """An op in PyTorch's style: factor · x²."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.save_for_backward(x)
+        ctx.factor = factor
+        return x * x * factor
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 2 * ctx.factor * x * g, None
+
+
 CASES = [
     # -- elementwise --
     Case(ops.Add, normal((3, 1, 2), (4, 1)), lambda a, b: a + b, lambda a, b: a + b, lambda t, a, b: a + b,
@@ -130,6 +171,49 @@ CASES = [
          wrong={"backward": lambda self, g: g * 2}),
     Case(ops.ToDevice, normal((3, 2)), lambda x: (x.to("fake") * 2).to("cpu"), lambda x: x * 2, on_fake=False,
          wrong={"backward": lambda self, g: ops.ToDevice(self.here)(g) * 2}),
+    Case(ops.FloorDiv, with_data(normal((2, 3)), 3 * [0.3]), lambda a, b: a // b, lambda a, b: np.floor(a / b),
+         lambda t, a, b: a // b, orders=()),
+    Case(ops.Remainder, lambda rng: [np.array([[0.7, -2.3, 5.1], [-0.4, 1.9, 8.8]]), np.array([0.5, -1.5, 3.0])],
+         lambda a, b: a % b, lambda a, b: a - b * np.floor(a / b), lambda t, a, b: a % b,
+         wrong={"backward_b": lambda self, g, a, b: -g * a / b}),
+    Case(ops.Log1p, positive((3, 2)), lambda x: x.log1p(), lambda x: np.log(1 + x), lambda t, x: x.log1p(),
+         wrong={"backward": lambda self, g, x: g / x}),
+    Case(ops.Expm1, normal((3, 2)), lambda x: x.expm1(), lambda x: np.exp(x) - 1, lambda t, x: x.expm1(),
+         wrong={"backward": lambda self, g, y: g * y}),
+    Case(ops.Sqrt, positive((3, 2)), lambda x: x.sqrt(), lambda x: x ** 0.5, lambda t, x: x.sqrt(),
+         wrong={"backward": lambda self, g, y: g / y}),
+    Case(ops.Sin, normal((3, 2)), lambda x: x.sin(), np.sin, lambda t, x: x.sin(),
+         wrong={"backward": lambda self, g, x: -g * x.cos()}),
+    Case(ops.Cos, normal((3, 2)), lambda x: x.cos(), np.cos, lambda t, x: x.cos(),
+         wrong={"backward": lambda self, g, x: g * x.sin()}),
+    Case(ops.Atan, normal((3, 2)), lambda x: x.atan(), np.arctan, lambda t, x: x.atan(),
+         wrong={"backward": lambda self, g, x: g / (1 + x)}),
+    Case(ops.Erf, normal((3, 2)), lambda x: x.erf(), lambda x: np.vectorize(math.erf)(x), lambda t, x: x.erf(),
+         wrong={"backward": lambda self, g, x: g * (-x * x).exp()}),
+    Case(ops.Abs, distinct((3, 4)), lambda x: abs(x), lambda x: np.where(x > 0, x, -x), lambda t, x: abs(x),
+         wrong={"backward": lambda self, g, x: g}),
+    Case(ops.Maximum, lambda rng: [d := distinct((3, 4))(rng)[0], d[::-1, :1] + 0.03], lambda a, b: a.maximum(b),
+         lambda a, b: np.where(a > b, a, b), lambda t, a, b: t.maximum(a, b),
+         wrong={"backward_a": lambda self, g, a, b: g, "backward_b": lambda self, g, a, b: g * (a > b)}),
+    Case(ops.Minimum, lambda rng: [d := distinct((3, 4))(rng)[0], d[::-1, :1] + 0.03], lambda a, b: a.minimum(b),
+         lambda a, b: np.where(a < b, a, b), lambda t, a, b: t.minimum(a, b),
+         wrong={"backward_a": lambda self, g, a, b: g, "backward_b": lambda self, g, a, b: g * (a < b)}),
+    Case(ops.Clamp, distinct((3, 4)), lambda x: x.clamp(-0.3, 0.28), lambda x: np.clip(x, -0.3, 0.28),
+         lambda t, x: x.clamp(-0.3, 0.28), wrong={"backward": lambda self, g, x: g}),
+    Case(ops.Clamp, distinct((3, 4)), lambda x: x.clamp(max=0.28), lambda x: np.minimum(x, 0.28),
+         lambda t, x: x.clamp(max=0.28), note="from above"),
+    Case(ops.Sign, distinct((3, 4)), lambda x: x.sign(), np.sign, lambda t, x: x.sign(), orders=()),
+    Case(ops.Floor, normal((3, 4)), lambda x: x.floor(), np.floor, lambda t, x: x.floor(), orders=()),
+    Case(ops.Ceil, normal((3, 4)), lambda x: x.ceil(), np.ceil, lambda t, x: x.ceil(), orders=()),
+    Case(ops.Trunc, normal((3, 4)), lambda x: x.trunc(), np.trunc, lambda t, x: x.trunc(), orders=()),
+    Case(ops.Round, normal((3, 4)), lambda x: x.round(decimals=1), lambda x: np.round(x, 1),
+         lambda t, x: x.round(decimals=1), orders=()),
+    Case(ops.And, bits, lambda a, b: a & b, np.logical_and, lambda t, a, b: a & b, orders=()),
+    Case(ops.Or, bits, lambda a, b: a | b, np.logical_or, lambda t, a, b: a | b, orders=()),
+    Case(ops.Xor, bits, lambda a, b: a ^ b, np.logical_xor, lambda t, a, b: a ^ b, orders=()),
+    Case(ops.Not, lambda rng: [np.array([True, False])], lambda a: ~a, np.logical_not, lambda t, a: ~a, orders=()),
+    Case(FunctionCall, normal((3, 2)), lambda x: Squared.apply(x, 2.0), lambda x: 2 * x * x, lambda t, x: 2 * x * x,
+         wrong={"backward": lambda self, g, y, *xs: (g * xs[0],)}),
     Case(ops.Equal, with_data(normal((2, 3)), [0.0, 1.0, 2.0]), lambda a, b: a == b, lambda a, b: a == b,
          lambda t, a, b: a == b, orders=()),
     Case(ops.NotEqual, with_data(normal((2, 3)), [0.0, 1.0, 2.0]), lambda a, b: a != b, lambda a, b: a != b,
@@ -151,6 +235,22 @@ CASES = [
     Case(ops.Sum, normal((2, 3)), lambda x: x.sum(), lambda x: x.sum(), lambda t, x: x.sum(), note="of all"),
     Case(ops.Mean, normal((2, 3, 4)), lambda x: x.mean((0, 1)), lambda x: x.sum(axis=(0, 1)) / 6,
          lambda t, x: x.mean((0, 1)), wrong={"backward": lambda self, g: self.spread(g)}),
+    Case(ops.LogSumExp, normal((2, 3, 2)), lambda x: x.logsumexp((0, 2)), lambda x: np.log(np.exp(x).sum((0, 2))),
+         lambda t, x: x.logsumexp((0, 2)), wrong={"backward": lambda self, g, x, y: self.spread(g) * x.exp()}),
+    Case(ops.Norm, normal((2, 3, 2)), lambda x: x.norm(2, (0, 2), keepdim=True),
+         lambda x: np.sqrt((x ** 2).sum((0, 2), keepdims=True)), lambda t, x: x.norm(2, (0, 2), keepdim=True),
+         wrong={"backward": lambda self, g, x, y: self.spread(g) * x}),
+    Case(ops.CumSum, normal((3, 4)), lambda x: x.cumsum(1), lambda x: np.stack([x[:, :k].sum(1) for k in range(1, 5)], 1),
+         lambda t, x: x.cumsum(1), wrong={"backward": lambda self, g: ops.CumSum(self.axis)(g)}),
+    Case(ops.Any, lambda rng: [np.eye(3)[:2] > 0], lambda x: x.any(0), lambda x: np.any(x, 0), lambda t, x: x.any(0),
+         orders=()),
+    Case(ops.All, lambda rng: [np.eye(3)[:2] < 1], lambda x: x.all(1, keepdim=True), lambda x: np.all(x, 1, keepdims=True),
+         lambda t, x: x.all(1, keepdim=True), orders=()),
+    Case(ops.ArgSort, distinct((3, 4)), lambda x: x.argsort(0), lambda x: np.argsort(x, 0), lambda t, x: x.argsort(0),
+         orders=()),
+    Case(ops.ArgSort, lambda rng: [np.array([[1.0, 2, 1, 2], [0, 0, 0, 1]])], lambda x: x.argsort(descending=True),
+         lambda x: np.argsort(-x, 1, kind="stable"), lambda t, x: x.argsort(descending=True, stable=True), orders=(),
+         note="of equals, the largest first"),
     Case(ops.ArgMax, distinct((3, 4)), lambda x: x.argmax(1), lambda x: np.argmax(x, 1), lambda t, x: x.argmax(1),
          orders=()),
     Case(ops.ArgMin, distinct((3, 4)), lambda x: x.argmin(), lambda x: np.argmin(x), lambda t, x: x.argmin(), orders=()),
@@ -160,6 +260,8 @@ CASES = [
          wrong={"backward": lambda self, g: g.T.reshape(self.shape_of_x)}),
     Case(ops.Permute, normal((2, 3, 4)), lambda x: x.permute(2, 0, 1), lambda x: np.moveaxis(x, 2, 0),
          lambda t, x: x.permute(2, 0, 1), wrong={"backward": lambda self, g: g.reshape(2, 3, 4)}),
+    Case(ops.Cat, normal((2, 3), (2, 1), (2, 2)), lambda *xs: minidl.cat(xs, 1), lambda *xs: np.concatenate(xs, 1),
+         lambda t, *xs: t.cat(xs, 1), wrong={"backward": lambda self, g: g.split(self.lengths[::-1], self.axis)[::-1]}),
     # -- indexing --
     Case(ops.Index, normal((3, 4, 2)), lambda x: x[1:, None, ..., -1], lambda x: x[1:, :, 1][:, None],
          lambda t, x: x[1:, None, ..., -1], note="with slices"),
@@ -198,7 +300,27 @@ CASES = [
                 "backward_w": lambda self, g, x: g.T @ x / len(x)}),
     Case(ops.Linear, normal((2, 2, 3), (4, 3)), F.linear, lambda x, w: np.einsum("abi,oi->abo", x, w),
          lambda t, x, w: t.nn.functional.linear(x, w), note="without bias, three axes"),
+    Case(ops.Einsum, normal((2, 3, 4), (4, 2, 5), (3,)), lambda a, b, c: minidl.einsum("nij,jnk,i->nk", a, b, c),
+         lambda a, b, c: np.einsum("nij,jnk,i->nk", a, b, c), lambda t, a, b, c: t.einsum("nij,jnk,i->nk", a, b, c),
+         wrong={"backward": lambda self, g, *xs: tuple(self._gradient(k, g, xs) * (1 if k else 2) for k in range(3))}),
+    Case(ops.Einsum, normal((2, 3), (4,)), lambda a, b: minidl.einsum("ij,k->i", a, b),
+         lambda a, b: a.sum(1) * b.sum(), lambda t, a, b: t.einsum("ij,k->i", a, b), note="with letters that only one has"),
     # -- activations --
+    Case(ops.LeakyReLU, distinct((3, 4)), lambda x: F.leaky_relu(x, 0.2), lambda x: np.where(x > 0, x, 0.2 * x),
+         lambda t, x: t.nn.functional.leaky_relu(x, 0.2), wrong={"backward": lambda self, g, x: g * self.slope}),
+    Case(ops.PReLU, lambda rng: [distinct((2, 3, 2))(rng)[0], np.array([0.1, 0.3, 0.2])], F.prelu,
+         lambda x, w: np.where(x > 0, x, w[:, None] * x), lambda t, x, w: t.nn.functional.prelu(x, w),
+         wrong={"backward_w": lambda self, g, x: g * x, "backward_x": lambda self, g, x, w: g * w}),
+    Case(ops.ELU, distinct((3, 4)), lambda x: F.elu(x, 1.5), lambda x: np.where(x > 0, x, 1.5 * (np.exp(x) - 1)),
+         lambda t, x: t.nn.functional.elu(x, 1.5), wrong={"backward": lambda self, g, x, y: ops.Where()(x > 0, g, g * y)}),
+    Case(ops.GELU, normal((3, 4)), F.gelu, lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
+         lambda t, x: t.nn.functional.gelu(x), wrong={"backward": lambda self, g, x: g * 0.5 * (1 + x.erf())}),
+    Case(ops.SiLU, normal((3, 4)), F.silu, lambda x: x / (1 + np.exp(-x)), lambda t, x: t.nn.functional.silu(x),
+         wrong={"backward": lambda self, g, x: g * x.sigmoid()}),
+    Case(ops.Softplus, normal((3, 4)), lambda x: F.softplus(x, 2), lambda x: np.log(1 + np.exp(2 * x)) / 2,
+         lambda t, x: t.nn.functional.softplus(x, 2), wrong={"backward": lambda self, g, x: g * x.sigmoid()}),
+    Case(ops.HardTanh, distinct((3, 4)), lambda x: F.hardtanh(x, -0.3, 0.28), lambda x: np.clip(x, -0.3, 0.28),
+         lambda t, x: t.nn.functional.hardtanh(x, -0.3, 0.28), wrong={"backward": lambda self, g, x: g}),
     Case(ops.ReLU, distinct((3, 4)), lambda x: x.relu(), lambda x: np.where(x > 0, x, 0), lambda t, x: x.relu(),
          wrong={"backward": lambda self, g, y: g}),
     Case(ops.Tanh, normal((3, 2)), lambda x: x.tanh(), lambda x: np.sinh(x) / np.cosh(x), lambda t, x: x.tanh(),
@@ -221,7 +343,23 @@ CASES = [
          lambda z, q: F.cross_entropy(z, q, reduction="sum"),
          lambda z, q: -sum(np.log(softmax(z)[n, q[n, i], i]) for n in range(2) for i in range(2)),
          lambda t, z, q: t.nn.functional.cross_entropy(z, q, reduction="sum"), note="of pixels"),
+    Case(ops.BCE, lambda rng: [rng.uniform(0.1, 0.9, (3, 2)), rng.uniform(0.1, 0.9, (3, 2))],
+         lambda p, t: F.binary_cross_entropy(p, t, reduction="none"),
+         lambda p, t: -t * np.log(p) - (1 - t) * np.log(1 - p),
+         lambda torch, p, t: torch.nn.functional.binary_cross_entropy(p, t, reduction="none"),
+         wrong={"backward_p": lambda self, g, p, t: g * (p - t), "backward_t": lambda self, g, p: g * p.log()}),
+    # -- normalization --
+    Case(ops.Normalize, normal((3, 2, 4)), lambda x: ops.Normalize((0, 2), 0.1)(x),
+         lambda x: (x - x.mean((0, 2), keepdims=True)) / np.sqrt(x.var((0, 2), keepdims=True) + 0.1),
+         lambda t, x: t.nn.functional.batch_norm(x, None, None, training=True, eps=0.1),
+         wrong={"backward": lambda self, g, x, y: g / (x.var(self.axes, correction=0, keepdim=True) + 0.1).sqrt()}),
     # -- convolution --
+    Case(ops.Unfold, normal((2, 2, 5, 4)), lambda x: F.unfold(x, (3, 2), (1, 2), (1, 0), (2, 1)),
+         lambda x: windows(x, CELLS), lambda t, x: t.nn.functional.unfold(x, (3, 2), (1, 2), (1, 0), (2, 1)),
+         wrong={"backward": lambda self, g: ops.Fold(self.window)(g) / 2}),
+    Case(ops.Fold, normal((2, 12, 6)), lambda x: F.fold(x, (5, 4), (3, 2), (1, 2), (1, 0), (2, 1)),
+         lambda x: unwindows(x, CELLS, 2), lambda t, x: t.nn.functional.fold(x, (5, 4), (3, 2), (1, 2), (1, 0), (2, 1)),
+         wrong={"backward": lambda self, g: ops.Unfold(self.window)(g[:, :, ::-1])}),
     Case(ops.Conv2d, normal((2, 2, 4, 5), (3, 2, 3, 2), (3,)), F.conv2d, by_reference(F.conv2d),
          lambda t, x, w, b: t.nn.functional.conv2d(x, w, b), note="plain",
          wrong={"backward_b": lambda self, g: g.sum((0, 2)).sum(1) / 2}),

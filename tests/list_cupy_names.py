@@ -25,6 +25,10 @@ def parameters(function):
         return [name for name in names if name != "self"]
 
 
+# keyword arguments that a function takes out of its **kwargs, from its own documentation
+IN_KWARGS = {"einsum": ["operands", "dtype", "optimize"]}
+
+
 def main():
     functions, ufuncs, others = {}, [], []
     for name in sorted(set(dir(cupy))):
@@ -35,7 +39,7 @@ def main():
             ufuncs.append(name)
         elif isinstance(value, types.FunctionType | types.BuiltinFunctionType) or type(value).__name__.endswith(
                 ("fusion", "cython_function_or_method")):
-            functions[name] = parameters(value)
+            functions[name] = IN_KWARGS.get(name) or parameters(value)
         else:
             others.append(name)
     methods, attributes = {}, []

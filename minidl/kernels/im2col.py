@@ -22,7 +22,7 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = No
 
     rows @ matrix, one product per group:   y[n·i·j, o] = sum over u,v,k of  rows[n·i·j, u·v·k] * matrix[u·v·k, o]
     """
-    rows = _group_rows(_windows(x, geometry, fill=0), geometry.groups)       # (G, N*OH*OW, KH*KW*C/G)
+    rows = _group_rows(windows_of(x, geometry, fill=0), geometry.groups)     # (G, N*OH*OW, KH*KW*C/G)
     y = rows @ _group_matrices(w, geometry.groups)                           # (G, N*OH*OW, O/G)
     y = _from_groups(y, len(x), geometry.output_size)                        # (N, OH, OW, O)
     if bias is not None:
@@ -40,13 +40,13 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     rows = rows.reshape(groups, len(g), *geometry.output_size, kh, kw, w.shape[1])       # (G, N, OH, OW, KH, KW, C/G)
     channels = groups * w.shape[1]
     windows = rows.transpose(4, 5, 1, 2, 3, 0, 6).reshape(kh, kw, len(g), *geometry.output_size, channels)
-    return _add_windows(windows, geometry)                                               # (N, C, H, W)
+    return add_windows(windows, geometry)                                                # (N, C, H, W)
 
 
 def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     """x (N, C, H, W), g (N, O, OH, OW) -> dw (O, C/groups, KH, KW)."""
     groups, (kh, kw) = geometry.groups, geometry.kernel_size
-    rows = _group_rows(_windows(x, geometry, fill=0), groups)                # (G, N*OH*OW, KH*KW*C/G)
+    rows = _group_rows(windows_of(x, geometry, fill=0), groups)              # (G, N*OH*OW, KH*KW*C/G)
     dw = _to_groups(g, groups).swapaxes(1, 2) @ rows                         # (G, O/G, KH*KW*C/G)
     dw = dw.reshape(g.shape[1], kh, kw, x.shape[1] // groups)                # (O, KH, KW, C/G)
     return dw.transpose(0, 3, 1, 2)                                          # (O, C/G, KH, KW)
@@ -56,7 +56,7 @@ def max_pool2d(x: Array, geometry: Pool2dGeometry) -> tuple[Array, Array]:
     """x (N, C, H, W) -> the largest value of each window, and where it was: row * W + column (first of equals)."""
     xp, (kh, kw) = xp_of(x), geometry.kernel_size
     lowest = -xp.inf if x.dtype.kind == "f" else xp.iinfo(x.dtype).min
-    windows = _windows(x, geometry, fill=lowest)                             # (N, OH, OW, KH, KW, C)
+    windows = windows_of(x, geometry, fill=lowest)                           # (N, OH, OW, KH, KW, C)
     windows = windows.reshape(*windows.shape[:3], kh * kw, x.shape[1])       # (N, OH, OW, KH*KW, C)
     tap = windows.argmax(axis=3)                                             # (N, OH, OW, C)
     y = xp.take_along_axis(windows, tap[:, :, :, None, :], axis=3)[:, :, :, 0, :]
@@ -80,7 +80,7 @@ def max_pool2d_input_grad(g: Array, indices: Array, geometry: Pool2dGeometry) ->
 
 def avg_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
     """x (N, C, H, W) -> the mean of each window, (N, C, OH, OW)."""
-    total = _windows(x, geometry, fill=0).sum(axis=(3, 4))                   # (N, OH, OW, C)
+    total = windows_of(x, geometry, fill=0).sum(axis=(3, 4))                 # (N, OH, OW, C)
     return (total / _divisor(x, geometry)).transpose(0, 3, 1, 2)             # (N, C, OH, OW)
 
 
@@ -88,12 +88,12 @@ def avg_pool2d_input_grad(g: Array, geometry: Pool2dGeometry) -> Array:
     """Each window's gradient is shared out evenly over its cells."""
     share = g.transpose(0, 2, 3, 1) / _divisor(g, geometry)                  # (N, OH, OW, C)
     kernel = xp_of(g).broadcast_to(share, (*geometry.kernel_size, *share.shape))
-    return _add_windows(kernel, geometry)                                    # (N, C, H, W)
+    return add_windows(kernel, geometry)                                     # (N, C, H, W)
 
 
 # -- windows ------------------------------------------------------------------------------------------------------
 
-def _windows(x: Array, geometry: Window2d, fill: float) -> Array:
+def windows_of(x: Array, geometry: Window2d, fill: float) -> Array:
     """x (N, C, H, W) -> a copy of every window, (N, OH, OW, KH, KW, C); cells outside the image hold `fill`."""
     xp = xp_of(x)
     batch, channels, height, width = x.shape
@@ -106,8 +106,8 @@ def _windows(x: Array, geometry: Window2d, fill: float) -> Array:
     return windows
 
 
-def _add_windows(windows: Array, geometry: Window2d) -> Array:
-    """The transpose of `_windows`: (KH, KW, N, OH, OW, C) -> (N, C, H, W), adding where windows overlap."""
+def add_windows(windows: Array, geometry: Window2d) -> Array:
+    """The transpose of `windows_of`: (KH, KW, N, OH, OW, C) -> (N, C, H, W), adding where windows overlap."""
     batch, channels = windows.shape[2], windows.shape[5]
     (height, width), ((top, _), (left, _)) = geometry.input_size, geometry.padding
     xp = xp_of(windows)

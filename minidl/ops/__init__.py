@@ -1,39 +1,79 @@
 """The differentiable operations, one idea a file; forward and backward stand side by side.
 
-`elementwise` · `reduce` · `shape` · `index` · `linalg` · `activation` · `conv` · `pool` · `loss`
+`elementwise` · `reduce` · `shape` · `index` · `linalg` · `activation` · `conv` · `unfold` · `pool` · `norm` · `loss`
 """
 
 from minidl.graph import BroadcastTo, Cast, SumTo
-from minidl.ops.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minidl.ops.activation import (
+    ELU,
+    GELU,
+    HardTanh,
+    LeakyReLU,
+    LogSoftmax,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from minidl.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minidl.ops.elementwise import (
+    Abs,
     Add,
+    And,
+    Atan,
+    Ceil,
+    Clamp,
     Clone,
+    Cos,
     Div,
     Equal,
+    Erf,
     Exp,
+    Expm1,
+    Floor,
+    FloorDiv,
     Greater,
     GreaterEqual,
     Log,
+    Log1p,
+    Maximum,
+    Minimum,
     Mul,
     Neg,
+    Not,
     NotEqual,
+    Or,
     Pow,
+    Remainder,
+    Round,
+    Sign,
+    Sin,
+    Sqrt,
     Sub,
     ToDevice,
+    Trunc,
     Where,
+    Xor,
 )
 from minidl.ops.index import Gather, Index, IndexAdd, IndexPut, ScatterAdd
-from minidl.ops.linalg import Linear, MatMul
-from minidl.ops.loss import CrossEntropy
+from minidl.ops.linalg import Einsum, Linear, MatMul
+from minidl.ops.loss import BCE, CrossEntropy
+from minidl.ops.norm import Normalize
 from minidl.ops.pool import AvgPool2d, AvgPool2dInputGrad, MaxPool2d, MaxPool2dInputGrad
-from minidl.ops.reduce import ArgMax, ArgMin, Mean, Sum
-from minidl.ops.shape import Permute, Reshape
+from minidl.ops.reduce import All, Any, ArgMax, ArgMin, ArgSort, CumSum, LogSumExp, Mean, Norm, Sum
+from minidl.ops.shape import Cat, Permute, Reshape
+from minidl.ops.unfold import Fold, Unfold
 
 __all__ = [
-    "Add", "ArgMax", "ArgMin", "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Clone", "Conv2d",
-    "Conv2dInputGrad", "Conv2dWeightGrad", "CrossEntropy", "Div", "Equal", "Exp", "Gather", "Greater", "GreaterEqual",
-    "Index", "IndexAdd", "IndexPut", "Linear", "Log", "LogSoftmax", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Mean",
-    "Mul", "Neg", "NotEqual", "Permute", "Pow", "ReLU", "Reshape", "ScatterAdd", "Sigmoid", "Softmax", "Sub", "Sum",
-    "SumTo", "Tanh", "ToDevice", "Where",
+    "BCE", "ELU", "GELU", "Abs", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Atan", "AvgPool2d",
+    "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d", "Conv2dInputGrad",
+    "Conv2dWeightGrad", "Cos", "CrossEntropy", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "Expm1", "Floor",
+    "FloorDiv", "Fold", "Gather", "Greater", "GreaterEqual", "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU",
+    "Linear", "Log", "Log1p", "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean",
+    "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU",
+    "Remainder", "Reshape", "Round", "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt",
+    "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
 ]

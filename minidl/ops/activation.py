@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from minidl.backend import Array, xp_of
+from minidl.backend import Array, backend_of, xp_of
 from minidl.graph import Op
 from minidl.ops.elementwise import Where
 
@@ -20,6 +21,117 @@ class ReLU(Op):
 
     def backward(self, g: Tensor, y: Tensor) -> Tensor:
         return Where()(y <= 0, 0, g)
+
+
+class LeakyReLU(Op):
+    """y = x where x > 0, else slope · x;   dL/dx = g or slope · g."""
+
+    def __init__(self, slope: float) -> None:
+        self.slope = slope
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).where(x > 0, x, self.slope * x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return Where()(x > 0, g, g * self.slope)
+
+
+class PReLU(Op):
+    """y = x where x > 0, else w · x with a slope w that is learned;   dL/dw = g · x where x <= 0, summed.
+
+    x (N, C, …), w (C, 1, …) or (1,)
+    """
+
+    broadcasts = True
+    dtype_rule = "same"
+
+    def forward(self, x: Array, w: Array) -> Array:
+        return xp_of(x).where(x > 0, x, w * x)
+
+    def backward_x(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return Where()(x > 0, g, g * w)
+
+    def backward_w(self, g: Tensor, x: Tensor) -> Tensor:
+        return Where()(x > 0, 0, g * x)
+
+
+class ELU(Op):
+    """y = x where x > 0, else α (e^x - 1);   dL/dx = g where x > 0, else g · (y + α).
+
+    Ref: Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289
+    """
+
+    dtype_rule = "float"
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).where(x > 0, x, self.alpha * xp_of(x).expm1(x))
+
+    def backward(self, g: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return Where()(x > 0, g, g * (y + self.alpha))
+
+
+class GELU(Op):
+    """y = x · Φ(x), with Φ(x) = (1 + erf(x/√2)) / 2, the chance that a normal draw is below x.
+
+    dL/dx = g · (Φ(x) + x · φ(x)), with φ(x) = e^(-x²/2) / √2π.
+
+    Ref: Hendrycks and Gimpel 2016, arXiv:1606.08415
+    """
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return x * 0.5 * (1 + backend_of(x).erf(x * math.sqrt(0.5)))
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        cumulative = 0.5 * (1 + (x * math.sqrt(0.5)).erf())
+        density = (-0.5 * x * x).exp() / math.sqrt(2 * math.pi)
+        return g * (cumulative + x * density)
+
+
+class SiLU(Op):
+    """y = x · s, with s = sigmoid x;   dL/dx = g · s · (1 + x · (1 - s)). Also called swish."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return x / (1 + xp_of(x).exp(-x))
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        s = x.sigmoid()
+        return g * s * (1 + x * (1 - s))
+
+
+class Softplus(Op):
+    """y = 1/β · log(1 + e^βx), a smooth ReLU;   dL/dx = g · sigmoid(βx)."""
+
+    dtype_rule = "float"
+
+    def __init__(self, beta: float = 1.0) -> None:
+        self.beta = beta
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).logaddexp(self.beta * x, 0) / self.beta              # never overflows
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g * (self.beta * x).sigmoid()
+
+
+class HardTanh(Op):
+    """y = x between `low` and `high`, else the nearer of the two;   dL/dx = g strictly between them, else 0."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low = low
+        self.high = high
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).clip(x, self.low, self.high)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return Where()((self.low < x) & (x < self.high), g, 0)
 
 
 class Tanh(Op):

@@ -1,4 +1,4 @@
-"""Operations on each element by itself: arithmetic, exp and log, comparisons.
+"""Operations on each element by itself: arithmetic, exp, log and sine, rounding, comparisons, logic.
 
 Two inputs of different shapes are broadcast as in NumPy; the engine sums the gradients back to the inputs' shapes.
 """
@@ -6,7 +6,7 @@ Two inputs of different shapes are broadcast as in NumPy; the engine sums the gr
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidl.backend import Array, Backend, backend_of, xp_of
 from minidl.graph import Op
@@ -76,6 +76,32 @@ class Div(Op):
         return -g * a / (b * b)
 
 
+class FloorDiv(Op):
+    """y = floor(a / b), the whole times that b fits into a. No gradient: y is flat but for its jumps."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a // b
+
+
+class Remainder(Op):
+    """y = a - b · floor(a / b), with the sign of b;   dL/da = g,   dL/db = -g · floor(a / b)."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a % b
+
+    def backward_a(self, g: Tensor) -> Tensor:
+        return g
+
+    def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return -g * FloorDiv()(a, b)
+
+
 class Neg(Op):
     """y = -x;   dL/dx = -g."""
 
@@ -130,6 +156,155 @@ class Log(Op):
         return g / x
 
 
+class Log1p(Op):
+    """y = ln(1 + x), exact also where 1 + x would round to 1;   dL/dx = g / (1 + x)."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).log1p(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g / (1 + x)
+
+
+class Expm1(Op):
+    """y = e^x - 1, exact also where e^x would round to 1;   dL/dx = g · (y + 1)."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).expm1(x)
+
+    def backward(self, g: Tensor, y: Tensor) -> Tensor:
+        return g * (y + 1)
+
+
+class Sqrt(Op):
+    """y = √x;   dL/dx = g / 2y."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).sqrt(x)
+
+    def backward(self, g: Tensor, y: Tensor) -> Tensor:
+        return g / (2 * y)
+
+
+class Sin(Op):
+    """y = sin x;   dL/dx = g · cos x."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).sin(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g * x.cos()
+
+
+class Cos(Op):
+    """y = cos x;   dL/dx = -g · sin x."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).cos(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return -g * x.sin()
+
+
+class Atan(Op):
+    """y = arctan x;   dL/dx = g / (1 + x²)."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).arctan(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g / (1 + x * x)
+
+
+class Erf(Op):
+    """y = 2/√π · the integral of e^-t² from 0 to x;   dL/dx = g · 2/√π · e^-x²."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return backend_of(x).erf(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g * (2 / math.sqrt(math.pi)) * (-x * x).exp()
+
+
+class Abs(Op):
+    """y = |x|;   dL/dx = g · sign(x), which is 0 at the kink x = 0."""
+
+    def forward(self, x: Array) -> Array:
+        return abs(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g * Sign()(x)
+
+
+class Maximum(Op):
+    """y = the larger of a and b;   dL/da = g where a > b, g/2 where they are equal, else 0."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return _array_module(a, b).maximum(a, b)
+
+    def backward_a(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return Where()(a == b, g / 2, Where()(a > b, g, 0))
+
+    def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return Where()(a == b, g / 2, Where()(b > a, g, 0))
+
+
+class Minimum(Op):
+    """y = the smaller of a and b;   dL/da = g where a < b, g/2 where they are equal, else 0."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return _array_module(a, b).minimum(a, b)
+
+    def backward_a(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return Where()(a == b, g / 2, Where()(a < b, g, 0))
+
+    def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return Where()(a == b, g / 2, Where()(b < a, g, 0))
+
+
+def _array_module(a: Array, b: Array) -> Any:
+    """The array module of two operands, one of which may be a Python number."""
+    return xp_of(b if isinstance(a, int | float) else a)
+
+
+class Clamp(Op):
+    """y = x, moved up to `low` and down to `high` (None: no bound);   dL/dx = g where low <= x <= high, else 0."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        self.low = low
+        self.high = high
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).clip(x, self.low, self.high)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        if self.low is not None:
+            g = Where()(x >= self.low, g, 0)
+        if self.high is not None:
+            g = Where()(x <= self.high, g, 0)
+        return g
+
+
 class Clone(Op):
     """y = x in memory of its own, in the same layout;   dL/dx = g."""
 
@@ -173,6 +348,85 @@ class ToDevice(Op):
 
     def backward(self, g: Tensor) -> Tensor:
         return ToDevice(self.here)(g)
+
+
+# -- rounding: flat but for jumps, so no gradient ------------------------------------------------------------------
+
+class Sign(Op):
+    """y = 1, 0 or -1 for positive, zero and negative x."""
+
+    def forward(self, x: Array) -> Array:
+        return x if x.dtype.kind == "b" else xp_of(x).sign(x)
+
+
+class Floor(Op):
+    """The largest whole number <= x."""
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).floor(x).astype(x.dtype)
+
+
+class Ceil(Op):
+    """The smallest whole number >= x."""
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).ceil(x).astype(x.dtype)
+
+
+class Trunc(Op):
+    """x without what stands behind the point."""
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).trunc(x).astype(x.dtype)
+
+
+class Round(Op):
+    """The nearest number with `decimals` digits behind the point; halves go to the even neighbour."""
+
+    def __init__(self, decimals: int = 0) -> None:
+        self.decimals = decimals
+
+    def forward(self, x: Array) -> Array:
+        return x.round(self.decimals)
+
+
+# -- logic: of booleans, or bit by bit of integers; no gradient ----------------------------------------------------
+
+class And(Op):
+    """y = a and b."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a & b
+
+
+class Or(Op):
+    """y = a or b."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a | b
+
+
+class Xor(Op):
+    """y = either a or b."""
+
+    broadcasts = True
+    dtype_rule = "promote"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return a ^ b
+
+
+class Not(Op):
+    """y = not x."""
+
+    def forward(self, x: Array) -> Array:
+        return ~x
 
 
 # -- comparisons: booleans, no gradient ---------------------------------------------------------------------------

@@ -126,19 +126,19 @@ class IndexPut(Op):
         return Index(self.key)(g, *indices)
 
 
-def check_gather(x: Tensor, axis: int, index: Tensor) -> None:
+def check_gather(x: Tensor, axis: int, index: Tensor, where: str = "gather") -> None:
     """Raise unless `index` picks from `x` along `axis`; its range is checked where it can be read without waiting."""
     if index.dtype.kind not in "iu" or index.ndim != x.ndim:
         raise ShapeError(f"got an index of {index.dtype} and shape {index.shape} for a tensor of shape {x.shape}, "
-                         f"expected integers with {x.ndim} dimensions", where="gather")
+                         f"expected integers with {x.ndim} dimensions", where=where)
     if any(i > n for k, (i, n) in enumerate(zip(index.shape, x.shape, strict=True)) if k != axis):
         raise ShapeError(f"got an index of shape {index.shape} for a tensor of shape {x.shape}, expected no size "
-                         f"larger than the tensor's, except along dim {axis}", where="gather")
+                         f"larger than the tensor's, except along dim {axis}", where=where)
     if backend_of(index.array).is_host and index.numel():
         low, high = int(index.array.min()), int(index.array.max())
         if low < 0 or high >= x.shape[axis]:
             raise LabelError(f"got the index {low if low < 0 else high}, expected 0 to {x.shape[axis] - 1} along "
-                             f"dim {axis}", where="gather")
+                             f"dim {axis}", where=where)
 
 
 class Gather(Op):
@@ -149,7 +149,7 @@ class Gather(Op):
 
     def forward(self, x: Array, index: Array) -> Array:
         self.shape_of_x = x.shape
-        return x[_along_axis(x, index, self.axis)]
+        return x[along_axis(x, index, self.axis)]
 
     def backward_x(self, g: Tensor, index: Tensor) -> Tensor:
         return ScatterAdd(self.axis, self.shape_of_x)(g, index)
@@ -165,14 +165,14 @@ class ScatterAdd(Op):
     def forward(self, x: Array, index: Array) -> Array:
         xp = xp_of(x)
         y = xp.zeros(self.shape, x.dtype)
-        xp.add.at(y, _along_axis(y, index, self.axis), x)
+        xp.add.at(y, along_axis(y, index, self.axis), x)
         return y
 
     def backward_x(self, g: Tensor, index: Tensor) -> Tensor:
         return Gather(self.axis)(g, index)
 
 
-def _along_axis(x: Array, index: Array, axis: int) -> tuple[Array, ...]:
+def along_axis(x: Array, index: Array, axis: int) -> tuple[Array, ...]:
     """The full index that picks index[i, j] along `axis` and i, j themselves along the others."""
     places = []
     for k in range(x.ndim):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidl.backend import Array
+from minidl.backend import Array, xp_of
 from minidl.errors import ShapeError
-from minidl.graph import Op
+from minidl.graph import BroadcastTo, Op
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -44,6 +44,37 @@ class MatMul(Op):
 
     def backward_b(self, g: Tensor, a: Tensor) -> Tensor:
         return a.mT @ g                                     # (…, k, n) @ (…, n, m) -> (…, k, m)
+
+
+class Einsum(Op):
+    """y[output] = sum over the letters that are not in the output of  the product of all x_k[its letters].
+
+    "nd,md->nm" is y[n,m] = sum over d of a[n,d] · b[m,d]. Each gradient is an Einsum again: the letters of x_k are the
+    output, and g with its letters takes the place of x_k. Letters that only x_k has were summed there, so its gradient
+    is the same number along them.
+    """
+
+    dtype_rule = "same"
+
+    def __init__(self, letters: list[str], output: str) -> None:
+        self.letters = letters                              # one string an input, each letter at most once in it
+        self.output = output
+
+    def forward(self, *xs: Array) -> Array:
+        self.size = {letter: n for letters, x in zip(self.letters, xs, strict=True)
+                     for letter, n in zip(letters, x.shape, strict=True)}
+        return xp_of(xs[0]).einsum(f"{','.join(self.letters)}->{self.output}", *xs, optimize=len(xs) > 1)
+
+    def backward(self, g: Tensor, *xs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._gradient(k, g, xs) for k in range(len(xs)))
+
+    def _gradient(self, k: int, g: Tensor, xs: tuple[Tensor, ...]) -> Tensor:
+        others = [letters for i, letters in enumerate(self.letters) if i != k]
+        wanted = self.letters[k]
+        reached = "".join(letter for letter in wanted if letter in "".join([self.output, *others]))
+        summed = Einsum([self.output, *others], reached)(g, *xs[:k], *xs[k + 1:])
+        with_ones = tuple(self.size[letter] if letter in reached else 1 for letter in wanted)
+        return BroadcastTo(tuple(self.size[letter] for letter in wanted))(summed.reshape(with_ones))
 
 
 class Linear(Op):

@@ -36,3 +36,25 @@ class CrossEntropy(Op):
 
     def backward_q(self, g: Tensor, z: Tensor) -> Tensor:
         return -z.log_softmax(1) * g.unsqueeze(1)                           # g (N, …) -> (N, 1, …)
+
+
+class BCE(Op):
+    """L = -(t · log p + (1 - t) · log(1 - p)) of a probability p and a target t, both between 0 and 1.
+
+    dL/dp = g · (p - t) / (p · (1 - p));   dL/dt = g · log((1 - p) / p)
+
+    Logarithms end at -100 and the divisor at 1e-12, so that a p of exactly 0 or 1 stays finite (as in PyTorch).
+    `BCEWithLogitsLoss`, which takes scores, needs neither.
+    """
+
+    dtype_rule = "same"
+
+    def forward(self, p: Array, t: Array) -> Array:
+        xp = xp_of(p)
+        return -(t * xp.maximum(xp.log(p), -100) + (1 - t) * xp.maximum(xp.log1p(-p), -100))
+
+    def backward_p(self, g: Tensor, p: Tensor, t: Tensor) -> Tensor:
+        return g * (p - t) / (p * (1 - p)).clamp(min=1e-12)
+
+    def backward_t(self, g: Tensor, p: Tensor) -> Tensor:
+        return g * ((-p).log1p().clamp(min=-100) - p.log().clamp(min=-100))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from minidl.backend import Array
+from minidl.backend import Array, xp_of
 from minidl.errors import ShapeError
 from minidl.graph import Op
 
@@ -55,3 +55,19 @@ class Permute(Op):
     def backward(self, g: Tensor) -> Tensor:
         inverse = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
         return Permute(inverse)(g)
+
+
+class Cat(Op):
+    """y = the inputs one behind the other along an axis;   dL/dx_k = the part of g where x_k stands."""
+
+    dtype_rule = "promote"
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *xs: Array) -> Array:
+        self.lengths = [x.shape[self.axis] for x in xs]
+        return xp_of(xs[0]).concatenate(xs, axis=self.axis)
+
+    def backward(self, g: Tensor) -> tuple[Tensor, ...]:
+        return tuple(g.split(self.lengths, self.axis))

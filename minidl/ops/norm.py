@@ -1,0 +1,46 @@
+"""Normalization: the numbers of a group shifted and scaled to mean 0 and variance 1.
+
+Batch, layer, group and instance norm are this one op; they differ in which numbers form a group, that is, in `axes`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from minidl.backend import Array, backend_of, xp_of
+from minidl.graph import Op
+
+if TYPE_CHECKING:
+    from minidl.tensors import Tensor
+
+
+class Normalize(Op):
+    """y = (x - μ) / σ, with the mean μ and σ = √(variance + ε), both taken over `axes`.
+
+    dL/dx = (g - mean of g - y · mean of g·y) / σ
+
+    because every x moves μ (the second term) and σ (the third). After forward the op holds `mean` and `variance`, with
+    the axes as axes of size 1, for the running averages of batch-norm.
+
+    Ref: Ioffe and Szegedy 2015, arXiv:1502.03167
+    """
+
+    dtype_rule = "same"
+
+    def __init__(self, axes: tuple[int, ...], eps: float) -> None:
+        self.axes = axes
+        self.eps = eps
+
+    def forward(self, x: Array) -> Array:
+        add_up, n = backend_of(x).sum, math.prod(x.shape[axis] for axis in self.axes)
+        self.mean = add_up(x, self.axes, True) / n                           # (1, C, 1, 1) for axes (0, 2, 3)
+        centred = x - self.mean
+        self.variance = add_up(centred * centred, self.axes, True) / n
+        return centred / xp_of(x).sqrt(self.variance + self.eps)
+
+    def backward(self, g: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        sigma = (x.var(self.axes, correction=0, keepdim=True) + self.eps).sqrt()
+        mean_g = g.mean(self.axes, keepdim=True)
+        mean_gy = (g * y).mean(self.axes, keepdim=True)
+        return (g - mean_g - y * mean_gy) / sigma
