@@ -8,6 +8,7 @@ them.
 """
 
 import importlib as _importlib
+import math as _math
 import os as _os
 from typing import Any as _Any
 
@@ -15,31 +16,12 @@ from typing import Any as _Any
 # ones steal milliseconds from each other. OpenMP reads this once, before its first parallel region.
 _os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from minidl import autograd, nn, optim
+from minidl import autograd, backends, cuda, nn, optim
 from minidl._version import __version__
 from minidl.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import device
-from minidl.creation import (
-    arange,
-    as_tensor,
-    empty,
-    eye,
-    from_numpy,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    rand,
-    rand_like,
-    randint,
-    randn,
-    randn_like,
-    randperm,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from minidl.creation import *  # noqa: F403
+from minidl.creation import __all__ as _of_creation
 from minidl.dtypes import bool_ as bool
 from minidl.dtypes import (
     float16,
@@ -60,25 +42,49 @@ from minidl.dtypes import int16 as short
 from minidl.dtypes import int32 as int
 from minidl.dtypes import int64 as long
 from minidl.errors import MinidlError
+from minidl.errors import no_such_name as _no_such_name
+from minidl.functions import *  # noqa: F403
+from minidl.functions import __all__ as _of_functions
 from minidl.kernels import use_kernels
-from minidl.rng import Generator, default_generator, initial_seed, manual_seed
-from minidl.tensors import Tensor
+from minidl.rng import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from minidl.tensors import Size, Tensor
+
+inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
+inference_mode = no_grad
 
 # name -> the module it is loaded from when it is first used
-_LATER = {"gradcheck": "minidl.debug.gradcheck"}
+_LATER = {"gradcheck": "minidl.debug.gradcheck", "summary": "minidl.debug.summary"}
+# modules that are loaded when they are first used
+_MODULES_LATER = ("data", "datasets", "distributions", "transforms", "utils")
+# names of PyTorch that are not here, with what to use instead
+_HINTS = {
+    "bfloat16": "the float types are float16, float32 and float64",
+    "complex64": "there are no complex numbers", "fft": "there are no complex numbers; use numpy.fft",
+    "linalg": "there is no linear algebra beyond products and norms; use numpy.linalg on x.numpy()",
+    "compile": "there is no compiler; call the model itself", "jit": "there is no compiler; call the model itself",
+    "amp": "there is no mixed precision; the model computes in the type of its weights",
+    "autocast": "there is no mixed precision; the model computes in the type of its weights",
+    "distributed": "there is one process and one device", "multiprocessing": "use Python's own multiprocessing",
+    "sparse": "there are no sparse tensors", "onnx": "there is no export",
+    "special": "erf, log1p, expm1 and logsumexp are functions here", "vmap": "write the batch as an axis",
+    "func": "use autograd.grad; with create_graph=True it can be differentiated again",
+    "range": "use arange, which leaves out the end",
+}
 
 
 def __getattr__(name: str) -> _Any:
     if name in _LATER:
         return getattr(_importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"minidl has no {name!r}")
+    if name in _MODULES_LATER:
+        return _importlib.import_module(f"minidl.{name}")
+    raise _no_such_name("minidl", name, __all__, _HINTS)
 
 
 __all__ = [
-    "Generator", "MinidlError", "Tensor", "__version__", "arange", "as_tensor", "autograd", "bool", "default_generator",
-    "device", "double", "empty", "enable_grad", "eye", "float", "float16", "float32", "float64", "from_numpy", "full",
-    "full_like", "get_default_dtype", "gradcheck", "half", "initial_seed", "int", "int8", "int16", "int32", "int64",
-    "is_grad_enabled", "linspace", "long", "manual_seed", "nn", "no_grad", "ones", "ones_like", "optim", "rand",
-    "rand_like", "randint", "randn", "randn_like", "randperm", "set_default_dtype", "set_grad_enabled", "short",
-    "tensor", "uint8", "use_kernels", "zeros", "zeros_like",
+    "Generator", "MinidlError", "Size", "Tensor", "__version__", "autograd", "backends", "bool", "cuda",
+    "default_generator", "device", "double", "e", "enable_grad", "float", "float16", "float32", "float64",
+    "get_default_dtype", "get_rng_state", "gradcheck", "half", "inf", "inference_mode", "initial_seed", "int", "int8",
+    "int16", "int32", "int64", "is_grad_enabled", "long", "manual_seed", "nan", "nn", "no_grad", "optim", "pi", "seed",
+    "set_default_dtype", "set_grad_enabled", "set_rng_state", "short", "summary", "uint8", "use_kernels",
 ]
+__all__ += _of_creation + _of_functions

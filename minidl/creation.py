@@ -15,6 +15,13 @@ from minidl.errors import SettingError
 from minidl.rng import Generator, default_generator
 from minidl.tensors import Tensor, as_tuple, host_array
 
+__all__ = [
+    "BoolTensor", "DoubleTensor", "FloatTensor", "IntTensor", "LongTensor", "arange", "as_tensor", "asarray", "empty",
+    "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "logspace", "ones", "ones_like", "rand",
+    "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor", "tensor", "zeros",
+    "zeros_like",
+]
+
 Place = str | device | None
 
 
@@ -51,6 +58,9 @@ def as_tensor(data: Any, dtype: Any = None, device: Place = None) -> Tensor:
     return _finished(host_array(data, dtype), device, False)
 
 
+asarray = as_tensor
+
+
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor that shares memory with a NumPy array."""
     return Tensor._of(host_array(array))
@@ -78,19 +88,28 @@ def full(size: Sequence[int], fill_value: Any, dtype: Any = None, device: Place 
     return _finished(array, device, requires_grad)
 
 
-def zeros_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(input: Tensor, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
     """Zeros of another tensor's shape, dtype and device."""
-    return zeros(other.shape, dtype=dtype or other.dtype, device=other.device, requires_grad=requires_grad)
+    return zeros(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
+                 requires_grad=requires_grad)
 
 
-def ones_like(other: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(input: Tensor, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
     """Ones of another tensor's shape, dtype and device."""
-    return ones(other.shape, dtype=dtype or other.dtype, device=other.device, requires_grad=requires_grad)
+    return ones(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
+                requires_grad=requires_grad)
 
 
-def full_like(other: Tensor, fill_value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(input: Tensor, fill_value: Any, dtype: Any = None, device: Place = None,
+              requires_grad: bool = False) -> Tensor:
     """One number everywhere, in another tensor's shape, dtype and device."""
-    return full(other.shape, fill_value, dtype or other.dtype, other.device, requires_grad)
+    return full(tuple(input.shape), fill_value, dtype or input.dtype, device or input.device, requires_grad)
+
+
+def empty_like(input: Tensor, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """Memory as it comes, in another tensor's shape, dtype and device."""
+    return empty(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
+                 requires_grad=requires_grad)
 
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None,
@@ -107,6 +126,17 @@ def linspace(start: float, end: float, steps: int, dtype: Any = None, device: Pl
              requires_grad: bool = False) -> Tensor:
     """`steps` numbers at equal distances, both ends included."""
     return _finished(np.linspace(start, end, steps).astype(_float(dtype)), device, requires_grad)
+
+
+def logspace(start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None, device: Place = None,
+             requires_grad: bool = False) -> Tensor:
+    """`steps` powers of `base`, from base^start to base^end."""
+    return _finished(np.logspace(start, end, steps, base=base).astype(_float(dtype)), device, requires_grad)
+
+
+def scalar_tensor(number: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+    """One number, in the default float type unless told otherwise."""
+    return _finished(np.array(number, _float(dtype)), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
@@ -146,11 +176,52 @@ def randperm(n: int, device: Place = None, generator: Generator | None = None) -
     return _finished((generator or default_generator).numpy.permutation(n), device, False)
 
 
-def rand_like(other: Tensor, dtype: Any = None) -> Tensor:
+def rand_like(input: Tensor, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
     """`rand` in another tensor's shape, dtype and device."""
-    return rand(other.shape, dtype=dtype or other.dtype, device=other.device)
+    return rand(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
+                requires_grad=requires_grad)
 
 
-def randn_like(other: Tensor, dtype: Any = None) -> Tensor:
+def randn_like(input: Tensor, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
     """`randn` in another tensor's shape, dtype and device."""
-    return randn(other.shape, dtype=dtype or other.dtype, device=other.device)
+    return randn(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
+                 requires_grad=requires_grad)
+
+
+def randint_like(input: Tensor, low: int, high: int | None = None, dtype: Any = None) -> Tensor:
+    """`randint` in another tensor's shape, dtype and device."""
+    first, last = (0, low) if high is None else (low, high)
+    return randint(first, last, tuple(input.shape), dtype=dtype or input.dtype, device=input.device)
+
+
+# -- the older names of constructors with a type -------------------------------------------------------------------
+
+def _typed(data: tuple[Any, ...], dtype: Dtype) -> Tensor:
+    """`FloatTensor(2, 3)` is of that shape, `FloatTensor([2, 3])` holds the numbers."""
+    sizes = bool(data) and all(isinstance(n, int) for n in data)
+    return empty(*data, dtype=dtype) if sizes or not data else tensor(data[0], dtype=dtype)
+
+
+def FloatTensor(*data: Any) -> Tensor:
+    """A float32 tensor with this data, or of this shape."""
+    return _typed(data, dtypes.float32)
+
+
+def DoubleTensor(*data: Any) -> Tensor:
+    """A float64 tensor with this data, or of this shape."""
+    return _typed(data, dtypes.float64)
+
+
+def LongTensor(*data: Any) -> Tensor:
+    """An int64 tensor with this data, or of this shape."""
+    return _typed(data, dtypes.int64)
+
+
+def IntTensor(*data: Any) -> Tensor:
+    """An int32 tensor with this data, or of this shape."""
+    return _typed(data, dtypes.int32)
+
+
+def BoolTensor(*data: Any) -> Tensor:
+    """A tensor of booleans with this data, or of this shape."""
+    return _typed(data, dtypes.bool_)

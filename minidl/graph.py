@@ -449,7 +449,7 @@ def _kept(value: Any) -> Any:
     return Kept(value, value.node) if isinstance(value, _tensor_class) else value
 
 
-def leaf(tensor: Tensor) -> Node:
+def leaf(tensor: Any) -> Node:
     """A node for a tensor that gradients are to be collected for."""
     node = Node(None, (), (), tensor)
     node.tensor = weakref.ref(tensor)

@@ -61,3 +61,18 @@ def manual_seed(seed: int) -> Generator:
 def initial_seed() -> int:
     """The seed of the global generator."""
     return default_generator.initial_seed()
+
+
+def seed() -> int:
+    """Seed the global generator from the machine's own randomness. Returns the seed."""
+    return default_generator.manual_seed(Generator().initial_seed()).initial_seed()
+
+
+def get_rng_state() -> dict[str, Any]:
+    """The exact place in the global stream."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Continue from a place that `get_rng_state` returned."""
+    default_generator.set_state(state)

@@ -153,9 +153,9 @@ ROWS = [
         "cross_entropy: got labels of float32, expected integer class indices; use labels.long()"),
     Row("boolean labels", lambda: F.cross_entropy(SCORES, minidl.tensor([True, False, True])), LabelError,
         "got labels of bool, expected integer class indices"),
-    Row("scores without a batch", lambda: F.cross_entropy(SCORES[0], minidl.tensor(1)), ShapeError,
+    Row("scores without a batch", lambda: F.cross_entropy(SCORES[0], minidl.tensor([1, 2])), ShapeError,
         "cross_entropy: got scores of shape (4,), expected (N, classes)"),
-    Row("an unknown reduction", lambda: nn.CrossEntropyLoss("avg")(SCORES, minidl.tensor([0, 1, 2])), SettingError,
+    Row("an unknown reduction", lambda: nn.CrossEntropyLoss(reduction="avg")(SCORES, minidl.tensor([0, 1, 2])), SettingError,
         'got reduction=\'avg\', expected "mean", "sum" or "none"'),
     Row("float labels for one_hot", lambda: F.one_hot(CONSTANT), LabelError, "one_hot: got labels of float32"),
     # -- backward --
@@ -178,7 +178,7 @@ ROWS = [
         "Mul kept its input 'a' for the backward pass, but it was changed in place afterwards; write x = x + 1 instead "
         "of x += 1, or change a clone()"),
     Row("a leaf changed while recording", lambda: X.add_(1), GraphError,
-        "+=: got a leaf that requires grad, whose changes would be lost to its gradient; do it under minidl.no_grad(), "
+        "add_: got a leaf that requires grad, whose changes would be lost to its gradient; do it under minidl.no_grad(), "
         "or out of place: x = x + 1"),
     Row("an element of a leaf changed while recording", lambda: X.__setitem__(0, 5.0), GraphError,
         "x[...] = value: got a leaf that requires grad"),
@@ -193,7 +193,7 @@ ROWS = [
     Row("a copy of a result", lambda: __import__("copy").deepcopy(X * 2), GraphError, "use detach() first"),
     # -- in place --
     Row("in place, but larger", lambda: CONSTANT.add_(minidl.ones(3, 2)), ShapeError,
-        "+=: got a result of shape (3, 2) for a tensor of shape (2,), which it cannot hold"),
+        "add_: got a result of shape (3, 2) for a tensor of shape (2,), which it cannot hold"),
     Row("in place, floats into integers", lambda: minidl.tensor([1, 2]).mul_(0.5), DtypeError,
         "*=: got a result of float32 for a tensor of int64, which cannot hold it; convert the tensor first, "
         "x = x.to(minidl.float32)"),

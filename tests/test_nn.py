@@ -45,7 +45,7 @@ def test_parts_are_found_in_order():
     assert net.get_submodule("rest.1") is net.rest[1]
     assert sum(p.numel() for p in net.parameters()) == 2 + 8 + 6 + 2
     assert all(isinstance(p, nn.Parameter) and p.requires_grad and p.is_leaf for p in net.parameters())
-    with pytest.raises(AttributeError, match="Net has no attribute 'lenght'"):
+    with pytest.raises(AttributeError, match="Net has no 'lenght'"):
         _ = net.lenght
 
 

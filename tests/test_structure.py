@@ -17,8 +17,10 @@ ROOT = Path(minidl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # lowest first; a file may import from its own layer and from those before it
-LAYERS = ["_version", "errors", "backend", "dtypes", "rng", "kernels", "recording", "graph", "autograd", "ops",
-          "inplace", "printing", "tensors", "creation", "nn", "optim", "debug", "minidl"]
+LAYERS = ["_version", "errors", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
+          "inplace", "printing", "tensors", "creation", "functions", "nn", "optim", "distributions", "data", "transforms",
+          "datasets", "utils", "debug", "cuda",
+          "backends", "minidl"]
 BESIDE = {"fake": "backend"}                # a backend in a file of its own, loaded by name at first use
 
 

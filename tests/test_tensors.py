@@ -210,7 +210,7 @@ def test_the_gradient_of_an_empty_batch_is_zero():
 @pytest.mark.parametrize(("use", "message"), [
     (lambda: minidl.ones(2).flatten(0, 1), "got dim=1"), (lambda: minidl.ones(2, 2, 2).flatten(2, 1), "got start_dim=2 behind"),
     (lambda: minidl.ones(2, 2).sum((0, 0)), "expected each axis once"), (lambda: minidl.ones(2).reshape(-2, -1), "0 or more"),
-    (lambda: minidl.ones(0).max(), "expected at least one element"), (lambda: minidl.ones(2).max(minidl.ones(2)), "got a tensor"),
+    (lambda: minidl.ones(0).max(), "expected at least one element"),
     (lambda: minidl.ones(3).expand(-1, 3), "expected sizes that repeat"), (lambda: minidl.zeros(-1), "no negative numbers"),
     (lambda: minidl.ones(2, requires_grad=True).sum().backward(1.0), "got float as gradient of the output"),
     (lambda: minidl.ones(2, 1).expand(2, 3)[0].add_(1), "clone() it first"),

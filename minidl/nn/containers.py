@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minidl.errors import ModuleError
-from minidl.nn.module import Module
+from minidl.nn.module import Module, Parameter
+from minidl.tensors import Tensor
 
 
 class _Numbered(Module):
@@ -118,3 +119,29 @@ class ModuleDict(Module):
     def values(self) -> list[Module]:
         """The modules."""
         return [module for _, module in self.items()]
+
+
+class ParameterList(Module):
+    """A list of parameters that are found; it has no forward. Tensors are made parameters."""
+
+    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        for value in values:
+            self.append(value)
+
+    def append(self, value: Tensor) -> ParameterList:
+        """Add a parameter at the end. Returns the list."""
+        setattr(self, str(len(self)), value if isinstance(value, Parameter) else Parameter(value))
+        return self
+
+    def _all(self) -> list[Parameter]:
+        return [value for value in vars(self).values() if isinstance(value, Parameter)]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._all())
+
+    def __getitem__(self, i: int) -> Parameter:
+        return self._all()[i]

@@ -6,11 +6,12 @@ found by looking at the attributes in the order in which they were set.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from minidl import dtypes, recording
-from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, ShapeError
+from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, SettingError, ShapeError, no_such_name
 from minidl.recording import HookHandle, no_grad
 from minidl.tensors import Tensor, forget_gradients
 
@@ -40,6 +41,13 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+def positive(value: Any, name: str, where: str) -> int:
+    """A size that was asked for, as an int of at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise SettingError(f"got {name}={value!r}, expected a positive integer", where=where)
+    return operator.index(value)
 
 
 class IncompatibleKeys(NamedTuple):
@@ -103,7 +111,7 @@ class Module:
         # only reached when the attribute is not there
         if name == "forward":
             raise ModuleError("has no forward; define forward(self, x)", where=type(self).__name__)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise no_such_name(type(self).__name__, name, [*vars(self), *dir(type(self))])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Module | Parameter):

@@ -1,30 +1,28 @@
-"""Layers as functions, `import minidl.nn.functional as F`: what the modules call, with all inputs passed by hand."""
+"""Dense layers, tables of vectors, dropout, attention."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from minidl import ops
-from minidl.backend import backend_of, xp_of
-from minidl.errors import DtypeError, LabelError, MinidlError, SettingError, ShapeError
-from minidl.kernels.geometry import Conv2dGeometry, IntOrPair, Pool2dGeometry
+from minidl import ops, recording
+from minidl.backend import xp_of
+from minidl.errors import LabelError, ModuleError, SettingError, ShapeError
+from minidl.graph import new_tensor
+from minidl.nn.functional.checks import check_bias, check_range
+from minidl.rng import default_generator
 from minidl.tensors import Tensor
+from minidl.tensors.arithmetic import as_operand
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x wᵀ + b: x (…, I), weight (O, I), bias (O,) -> (…, O)."""
     if weight.ndim != 2:
         raise ShapeError(f"got a weight of shape {weight.shape}, expected (out_features, in_features)", where="linear")
-    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(_wrong_features(x, weight.shape[1]), where="linear")
-    _check_bias(bias, weight, "linear")
-    return ops.Linear()(x, weight, bias)
-
-
-def _check_bias(bias: Tensor | None, weight: Tensor, where: str) -> None:
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"got a bias of shape {bias.shape}, expected {weight.shape[:1]}: one number for each output",
-                         where=where)
+    if input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        raise ShapeError(_wrong_features(input, weight.shape[1]), where="linear")
+    check_bias(bias, weight.shape[0], "linear")
+    return ops.Linear()(input, weight, bias)
 
 
 def _wrong_features(x: Tensor, expected: int) -> str:
@@ -38,136 +36,118 @@ def _wrong_features(x: Tensor, expected: int) -> str:
     return f"expects {expected} features, got {got}{product} (input {x.shape}); {advice}"
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: IntOrPair = 1,
-           padding: IntOrPair | str = 0, dilation: IntOrPair = 1, groups: int = 1) -> Tensor:
-    """Convolution: x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) -> (N, O, OH, OW).
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y[o] = x1ᵀ W[o] x2 + b[o]: (…, I), (…, J), weight (O, I, J) -> (…, O)."""
+    y = ((input1.unsqueeze(-2) @ weight.permute(1, 0, 2).flatten(1)).unflatten(-1, weight.shape[::2])
+         .squeeze(-3) * input2.unsqueeze(-2)).sum(-1)
+    return y if bias is None else y + bias
 
-    padding: cells on each side, "same" (stride 1 only) or "valid".
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """A row of the table for each index: input (…) of integers, weight (V, D) -> (…, D).
+
+    The row `padding_idx` gets no gradient.
     """
-    geometry = _located("conv2d", Conv2dGeometry.of, x.shape, weight.shape, stride, padding, dilation, groups)
-    _check_bias(bias, weight, "conv2d")
-    return ops.Conv2d(geometry)(x, weight, bias)
+    if input.dtype.kind not in "iu":
+        raise LabelError(f"got indices of {input.dtype}, expected integers; use x.long()", where="embedding")
+    check_range(input, weight.shape[0], "embedding", "index", "rows of the table; check the indices or num_embeddings")
+    rows = weight[input.reshape(-1)].reshape(*input.shape, *weight.shape[1:])
+    if padding_idx is not None:
+        is_padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
+        rows = ops.Where()(is_padding, rows.detach(), rows)
+    return rows
 
 
-def max_pool2d(x: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0,
-               dilation: IntOrPair = 1, ceil_mode: bool = False) -> Tensor:
-    """The largest number in each window: (N, C, H, W) -> (N, C, OH, OW). The stride is the kernel size unless given."""
-    geometry = _located("max_pool2d", Pool2dGeometry.of, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return ops.MaxPool2d(geometry)(x)
-
-
-def avg_pool2d(x: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0,
-               ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
-    """The mean of each window: (N, C, H, W) -> (N, C, OH, OW). The stride is the kernel size unless given."""
-    if not x.is_floating_point():
-        raise DtypeError(f"got {x.dtype}, expected floats; use x.float()", where="avg_pool2d")
-    geometry = _located("avg_pool2d", Pool2dGeometry.of, x.shape, kernel_size, stride, padding, 1, ceil_mode,
-                        count_include_pad)
-    return ops.AvgPool2d(geometry)(x)
-
-
-def _located(where: str, make: Any, *args: Any) -> Any:
-    """Make a geometry; its errors say which function was called."""
-    try:
-        return make(*args)
-    except MinidlError as error:
-        error.where = where
-        raise
-
-
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0)."""
-    return x.relu()
-
-
-def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
-    return x.tanh()
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + e^-x)."""
-    return x.sigmoid()
-
-
-def softmax(x: Tensor, dim: int) -> Tensor:
-    """e^x divided by its sum along `dim`."""
-    return x.softmax(dim)
-
-
-def log_softmax(x: Tensor, dim: int) -> Tensor:
-    """The logarithm of softmax."""
-    return x.log_softmax(dim)
-
-
-def one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """labels (…) -> (…, num_classes): 1 at the label, 0 elsewhere, int64. -1 takes the largest label plus one."""
-    if labels.dtype.kind not in "iu":
-        raise LabelError(f"got labels of {labels.dtype}, expected integers; use labels.long()", where="one_hot")
-    classes = int(labels.max().item()) + 1 if num_classes == -1 else num_classes
-    _check_range(labels, classes, "one_hot")
-    return (labels.unsqueeze(-1) == Tensor._from(range(classes)).to(labels.device)).long()
+    if tensor.dtype.kind not in "iu":
+        raise LabelError(f"got labels of {tensor.dtype}, expected integers; use labels.long()", where="one_hot")
+    classes = int(tensor.max().item()) + 1 if num_classes == -1 else num_classes
+    check_range(tensor, classes, "one_hot")
+    return (tensor.unsqueeze(-1) == new_tensor(xp_of(tensor.array).arange(classes))).long()
 
 
-def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """How badly the scores predict the labels: the mean of -log(the softmax probability of the right class).
+# -- dropout -------------------------------------------------------------------------------------------------------
 
-    input: scores (N, C) or (N, C, …), any size of numbers. target: class indices (N, …) of any integer type, or
-    probabilities of the shape of input. reduction: "mean", "sum" or "none".
+def dropout(input: Tensor, p: float = 0.5, training: bool | None = None, inplace: bool = False) -> Tensor:
+    """Each number becomes 0 with chance p, and the others are divided by 1 - p, so that the mean stays; in training.
 
-    Labels are checked where they can be read without waiting, on the CPU.
+    Give `training=self.training` inside a module: without it numbers are dropped always, and inside a module in
+    evaluation mode that is an error. Ref: Srivastava et al. 2014, JMLR 15
     """
-    if not isinstance(target, Tensor):
-        raise LabelError(f"got labels as {type(target).__name__}, expected a tensor; use minidl.tensor(labels)",
-                         where="cross_entropy")
-    if input.ndim < 2:
-        raise ShapeError(f"got scores of shape {input.shape}, expected (N, classes)", where="cross_entropy")
-    if target.shape == input.shape and target.is_floating_point():
-        wanted = target
-    else:
-        _check_labels(target, input)
-        # one-hot along axis 1: (N, 1, …) == (C, 1, …) -> (N, C, …)
-        classes = Tensor._of(xp_of(input.array).arange(input.shape[1])).reshape(-1, *[1] * (input.ndim - 2))
-        wanted = (target.unsqueeze(1) == classes).to(input.dtype)
-        if not backend_of(input.array).is_host:
-            # a label out of range cannot be seen here without waiting; 0/0 makes its loss nan instead of 0
-            wanted = wanted / wanted.sum(1, keepdim=True)
-    losses = ops.CrossEntropy()(input, wanted)
-    return reduced(losses, reduction)
+    return _dropped(input, p, training, tuple(input.shape), "dropout")
 
 
-def reduced(losses: Tensor, reduction: str) -> Tensor:
-    """The losses of the samples as one number: their "mean", their "sum", or as they are ("none")."""
-    if reduction == "mean":
-        return losses.mean()
-    if reduction == "sum":
-        return losses.sum()
-    if reduction == "none":
-        return losses
-    raise SettingError(f'got reduction={reduction!r}, expected "mean", "sum" or "none"', where="loss")
+def dropout1d(input: Tensor, p: float = 0.5, training: bool | None = None, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of (N, C, L)."""
+    return _dropped_channels(input, p, training, 3, "dropout1d")
 
 
-def _check_labels(target: Tensor, scores: Tensor) -> None:
-    """Raise a LabelError unless these are class indices that fit the scores."""
-    expected = (scores.shape[0], *scores.shape[2:])
-    classes = scores.shape[1]
-    if target.shape != expected:
-        fix = "; use labels.squeeze(1)" if target.shape == (*expected[:1], 1, *expected[1:]) else ""
-        raise LabelError(f"got labels of shape {target.shape} for scores of shape {scores.shape}, expected class "
-                         f"indices {expected} or probabilities {scores.shape}{fix}", where="cross_entropy")
-    if target.dtype.kind not in "iu":
-        raise LabelError(f"got labels of {target.dtype}, expected integer class indices; use labels.long()",
-                         where="cross_entropy")
-    _check_range(target, classes, "cross_entropy")
+def dropout2d(input: Tensor, p: float = 0.5, training: bool | None = None, inplace: bool = False) -> Tensor:
+    """Dropout of whole channels of (N, C, H, W): neighbouring pixels tell the same, so single ones are not missed."""
+    return _dropped_channels(input, p, training, 4, "dropout2d")
 
 
-def _check_range(labels: Tensor, classes: int, where: str) -> None:
-    if not backend_of(labels.array).is_host or labels.numel() == 0:
-        return
-    low, high = labels.array.min(), labels.array.max()
-    if low < 0 or high >= classes:
-        wrong = (labels.array < 0) | (labels.array >= classes)
-        first = tuple(int(i) for i in xp_of(wrong).argwhere(wrong)[0])
-        place = first[0] if len(first) == 1 else first
-        raise LabelError(f"got the label {int(labels.array[first])} at index {place}, expected 0 to {classes - 1} for "
-                         f"{classes} classes; check the labels or the size of the last layer", where=where)
+def _dropped_channels(input: Tensor, p: float, training: bool | None, ndim: int, where: str) -> Tensor:
+    if input.ndim != ndim:
+        letters = ", ".join("NCHW"[:ndim] if ndim == 4 else "NCL")
+        raise ShapeError(f"got {tuple(input.shape)}, expected ({letters}); for features without pixels use dropout",
+                         where=where)
+    return _dropped(input, p, training, (*input.shape[:2], *[1] * (ndim - 2)), where)
+
+
+def _dropped(x: Tensor, p: float, training: bool | None, mask_shape: tuple[int, ...], where: str) -> Tensor:
+    if not 0 <= p <= 1:
+        raise SettingError(f"got p={p}, expected a probability between 0 and 1", where=where)
+    modules: Any = recording.module_stack()
+    if training is None and modules and not modules[-1].training:
+        raise ModuleError(f"got no training= inside {type(modules[-1]).__name__}, which is in evaluation mode, so it "
+                          f"would drop numbers there too; use F.{where}(x, training=self.training)", where=where)
+    if training is False or p == 0:
+        return x
+    keeps = default_generator.numpy.random(mask_shape, dtype="float32") >= p
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    mask = as_operand(keeps * scale).to(x.device).to(x.dtype)
+    return x * mask
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False,
+                                 scale: float | None = None) -> Tensor:
+    """softmax(q kᵀ / √d) v: each query's mean of the values, weighted by how well the keys match.
+
+    query (…, L, d), key (…, S, d), value (…, S, e) -> (…, L, e). attn_mask: True where a key may be looked at, or
+    numbers to add to the scores. is_causal: no key behind the query's own place.
+
+    Ref: Vaswani et al. 2017, arXiv:1706.03762
+    """
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)       # (…, L, S)
+    if is_causal:
+        L, S = scores.shape[-2:]
+        allowed = new_tensor(xp_of(scores.array).arange(S) <= xp_of(scores.array).arange(L)[:, None])
+        scores = ops.Where()(allowed, scores, -math.inf)
+    if attn_mask is not None:
+        scores = ops.Where()(attn_mask, scores, -math.inf) if attn_mask.dtype.kind == "b" else scores + attn_mask
+    weights = scores.softmax(-1)
+    return (dropout(weights, dropout_p, True) if dropout_p else weights) @ value
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """Vectors along `dim` divided by their length, which counts as at least eps."""
+    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """x1 · x2 / (|x1| |x2|) along `dim`, the cosine of the angle; lengths count as at least eps."""
+    return (x1 * x2).sum(dim) / (x1.norm(2, dim).clamp(min=eps) * x2.norm(2, dim).clamp(min=eps))
+
+
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    """The distance of each row of x1 to the same row of x2; eps keeps the root of 0 away."""
+    if x1.shape != x2.shape:
+        raise ShapeError(f"got {x1.shape} and {x2.shape}, expected equal shapes; all pairs are minidl.cdist(x1, x2)",
+                         where="pairwise_distance")
+    return (x1 - x2 + eps).norm(p, -1, keepdim)
+

@@ -1,0 +1,269 @@
+"""Functions of tensors: `minidl.exp(x)` is `x.exp()`. Those that take several tensors stand below.
+
+A line such as `exp = Tensor.exp` means what it says: the function is the method, with the tensor as first argument.
+"""
+
+from __future__ import annotations
+
+import builtins
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import ops
+from minidl.creation import randn
+from minidl.errors import DtypeError, SettingError, ShapeError
+from minidl.graph import new_tensor
+from minidl.ops.linalg import matmul as _matmul
+from minidl.ops.reduce import axis_of
+from minidl.rng import Generator, default_generator
+from minidl.tensors import Tensor, as_tuple
+from minidl.tensors.arithmetic import as_operand
+from minidl.tensors.shaping import where
+
+__all__ = [
+    "abs", "absolute", "add", "addcdiv", "addcmul", "addmm", "all", "allclose", "amax", "amin", "any", "arctan",
+    "argmax", "argmin", "argsort", "atan", "bernoulli", "bincount", "bmm", "broadcast_tensors", "broadcast_to",
+    "cartesian_prod", "cat", "cdist", "ceil", "chunk", "clamp", "clip", "clone", "concat", "concatenate", "cos",
+    "cosh", "count_nonzero", "cumprod", "cumsum", "detach", "diag", "diagonal", "div", "divide", "dot", "einsum", "eq",
+    "equal", "erf", "exp", "exp2", "expm1", "flatten", "flip", "floor", "floor_divide", "gather", "ge", "gt", "hstack",
+    "index_add", "index_select", "inner", "is_floating_point", "is_tensor", "isclose", "isfinite", "isinf", "isnan",
+    "le", "lerp", "log", "log1p", "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "logsumexp", "lt", "masked_fill", "masked_select", "matmul", "max", "maximum", "mean", "median",
+    "meshgrid", "min", "minimum", "mm", "moveaxis", "movedim", "mul", "multinomial", "multiply", "mv", "narrow", "ne",
+    "neg", "negative", "nonzero", "norm", "normal", "numel", "outer", "permute", "pow", "prod", "ravel", "reciprocal",
+    "relu", "remainder", "repeat_interleave", "reshape", "roll", "round", "rsqrt", "scatter", "scatter_add", "select",
+    "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub",
+    "subtract", "sum", "swapaxes", "t", "take_along_dim", "tan", "tanh", "tile", "topk", "trace", "transpose", "tril",
+    "tril_indices", "triu", "triu_indices", "true_divide", "trunc", "unbind", "unflatten", "unique", "unsqueeze",
+    "var", "vstack", "where",
+]
+
+# -- arithmetic and functions of single elements --
+add, sub, mul, div, pow, neg, abs = Tensor.add, Tensor.sub, Tensor.mul, Tensor.div, Tensor.pow, Tensor.neg, Tensor.abs
+subtract, multiply, divide, true_divide = Tensor.sub, Tensor.mul, Tensor.div, Tensor.div
+negative, absolute, floor_divide, remainder = Tensor.neg, Tensor.abs, Tensor.floor_divide, Tensor.remainder
+eq, ne, gt, ge, lt, le = Tensor.eq, Tensor.ne, Tensor.gt, Tensor.ge, Tensor.lt, Tensor.le
+exp, expm1, exp2, log, log1p, log2, log10 = (Tensor.exp, Tensor.expm1, Tensor.exp2, Tensor.log, Tensor.log1p,
+                                             Tensor.log2, Tensor.log10)
+sqrt, rsqrt, square, reciprocal = Tensor.sqrt, Tensor.rsqrt, Tensor.square, Tensor.reciprocal
+sin, cos, tan, atan, arctan = Tensor.sin, Tensor.cos, Tensor.tan, Tensor.atan, Tensor.atan
+sinh, cosh, tanh = Tensor.sinh, Tensor.cosh, Tensor.tanh
+sigmoid, relu, erf = Tensor.sigmoid, Tensor.relu, Tensor.erf
+sign, floor, ceil, trunc, round = Tensor.sign, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.round
+clamp = clip = Tensor.clamp
+maximum, minimum, lerp, addcmul, addcdiv = (Tensor.maximum, Tensor.minimum, Tensor.lerp, Tensor.addcmul,
+                                            Tensor.addcdiv)
+isnan, isinf, isfinite, isclose = Tensor.isnan, Tensor.isinf, Tensor.isfinite, Tensor.isclose
+allclose, equal = Tensor.allclose, Tensor.equal
+logical_and, logical_or, logical_xor, logical_not = (Tensor.logical_and, Tensor.logical_or, Tensor.logical_xor,
+                                                     Tensor.logical_not)
+
+# -- reductions and order --
+sum, mean, var, std, norm, logsumexp = (Tensor.sum, Tensor.mean, Tensor.var, Tensor.std, Tensor.norm,
+                                        Tensor.logsumexp)
+prod, cumsum, cumprod, softmax, log_softmax = (Tensor.prod, Tensor.cumsum, Tensor.cumprod, Tensor.softmax,
+                                               Tensor.log_softmax)
+max, min, amax, amin, argmax, argmin = (Tensor.max, Tensor.min, Tensor.amax, Tensor.amin, Tensor.argmax,
+                                        Tensor.argmin)
+any, all, count_nonzero = Tensor.any, Tensor.all, Tensor.count_nonzero
+sort, argsort, topk, median, unique, bincount = (Tensor.sort, Tensor.argsort, Tensor.topk, Tensor.median,
+                                                 Tensor.unique, Tensor.bincount)
+multinomial, trace = Tensor.multinomial, Tensor.trace
+
+# -- shape and parts --
+reshape, flatten, ravel, unflatten = Tensor.reshape, Tensor.flatten, Tensor.ravel, Tensor.unflatten
+squeeze, unsqueeze, broadcast_to = Tensor.squeeze, Tensor.unsqueeze, Tensor.broadcast_to
+tile, repeat_interleave = Tensor.tile, Tensor.repeat_interleave
+permute, transpose, swapaxes, t = Tensor.permute, Tensor.transpose, Tensor.swapaxes, Tensor.t
+movedim = moveaxis = Tensor.movedim
+flip, roll, narrow, select = Tensor.flip, Tensor.roll, Tensor.narrow, Tensor.select
+split, chunk, unbind = Tensor.split, Tensor.chunk, Tensor.unbind
+gather, scatter, scatter_add, index_select, index_add = (Tensor.gather, Tensor.scatter, Tensor.scatter_add,
+                                                         Tensor.index_select, Tensor.index_add)
+masked_fill, masked_select, nonzero = Tensor.masked_fill, Tensor.masked_select, Tensor.nonzero
+diagonal, diag, tril, triu = Tensor.diagonal, Tensor.diag, Tensor.tril, Tensor.triu
+numel, clone, detach = Tensor.numel, Tensor.clone, Tensor.detach
+is_floating_point = Tensor.is_floating_point
+
+# -- matrix products --
+mv, dot, inner, outer, addmm = Tensor.mv, Tensor.dot, Tensor.inner, Tensor.outer, Tensor.addmm
+bmm = Tensor.bmm
+
+
+def matmul(input: Any, other: Any) -> Tensor:
+    """The matrix product input @ other; vectors count as a row on the left and as a column on the right."""
+    return _matmul(as_operand(input), as_operand(other))
+
+
+mm = matmul
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether this is a Tensor."""
+    return isinstance(value, Tensor)
+
+
+# -- putting tensors together --------------------------------------------------------------------------------------
+
+def cat(tensors: Sequence[Tensor], dim: int = 0, axis: int | None = None) -> Tensor:
+    """The tensors one behind the other along an axis; the other axes must be equal."""
+    tensors, dim = _checked(tensors, "cat"), dim if axis is None else axis
+    # PyTorch leaves out empty vectors, with which lists of results often start
+    kept = [x for x in tensors if x.shape != (0,)] or tensors[:1]
+    shapes = [tuple(x.shape) for x in kept]
+    along = axis_of(dim, kept[0].ndim)
+    if kept[0].ndim == 0 or len({shape[:along] + shape[along + 1:] for shape in shapes}) > 1 or (
+            len({len(shape) for shape in shapes}) > 1):
+        raise ShapeError(f"got shapes {', '.join(map(str, shapes))}, expected the same sizes except along dim {dim}"
+                         f"{'; use stack for numbers' if kept[0].ndim == 0 else ''}", where="cat")
+    return ops.Cat(along)(*kept)
+
+
+concat = concatenate = cat
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0, axis: int | None = None) -> Tensor:
+    """The tensors one behind the other along a new axis; all of one shape."""
+    tensors, dim = _checked(tensors, "stack"), dim if axis is None else axis
+    if len({tuple(x.shape) for x in tensors}) > 1:
+        raise ShapeError(f"got shapes {', '.join(str(x.shape) for x in tensors)}, expected them all equal; use cat to "
+                         f"join along an axis that is there", where="stack")
+    return ops.Cat(axis_of(dim, tensors[0].ndim + 1))(*(x.unsqueeze(dim) for x in tensors))
+
+
+def _checked(tensors: Sequence[Tensor], where: str) -> list[Tensor]:
+    if isinstance(tensors, Tensor) or not tensors:
+        raise DtypeError(f"got {'a tensor' if isinstance(tensors, Tensor) else 'an empty list'}, expected a list of "
+                         f"tensors", where=where)
+    for x in tensors:
+        if not isinstance(x, Tensor):
+            raise DtypeError(f"got {type(x).__name__} in the list, expected tensors; use minidl.tensor(x)", where=where)
+    return list(tensors)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Vectors, or matrices, one below the other."""
+    return cat([x.unsqueeze(0) if x.ndim == 1 else x for x in _checked(tensors, "vstack")], 0)
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Vectors one behind the other, or matrices side by side."""
+    return cat(tensors, 0 if tensors[0].ndim == 1 else 1)
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """The coordinates of all points of a grid: one tensor of the grid's shape for each axis."""
+    if indexing not in ("ij", "xy"):
+        raise SettingError(f'got indexing={indexing!r}, expected "ij" or "xy"', where="meshgrid")
+    axes = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
+    shape = [x.numel() for x in axes]
+    grids = [x.reshape(tuple(-1 if i == k else 1 for i in range(len(axes)))).expand(shape)
+             for k, x in enumerate(axes)]
+    return tuple(grid.transpose(0, 1) for grid in grids) if indexing == "xy" and len(axes) > 1 else tuple(grids)
+
+
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All tensors expanded to the shape that they broadcast to."""
+    shape = np.broadcast_shapes(*(x.shape for x in tensors))
+    return tuple(x.expand(shape) for x in tensors)
+
+
+def cartesian_prod(*tensors: Tensor) -> Tensor:
+    """All combinations of one element of each vector, as rows."""
+    return stack([grid.ravel() for grid in meshgrid(*tensors)], 1) if len(tensors) > 1 else tensors[0]
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
+    """y[i, j] = input[i, indices[i, j]] for dim=1, and so on."""
+    return input.gather(dim, indices)
+
+
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """Rows and columns of the elements below and on the diagonal, (2, K)."""
+    return new_tensor(np.stack(np.tril_indices(row, offset, col)))
+
+
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """Rows and columns of the elements above and on the diagonal, (2, K)."""
+    return new_tensor(np.stack(np.triu_indices(row, offset, col)))
+
+
+# -- sums of products ----------------------------------------------------------------------------------------------
+
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """A sum of products, written with one letter for each axis: `einsum("bij,bjk->bik", a, b)` is `a @ b`.
+
+    A letter that is not behind the arrow is summed over; without an arrow the output has the letters that occur once,
+    in alphabetical order. "..." stands for any axes. A letter twice in one operand takes its diagonal.
+    """
+    listed = len(operands) == 1 and isinstance(operands[0], list | tuple)
+    tensors = _checked(operands[0] if listed else operands, "einsum")
+    letters, output = _parsed(equation, [x.ndim for x in tensors])
+    for k, (text, x) in enumerate(zip(letters, tensors, strict=True)):
+        if len(text) != x.ndim:
+            raise ShapeError(f"got {x.shape} for {text!r} in {equation!r}, expected {len(text)} axes", where="einsum")
+        letters[k], tensors[k] = _with_single_letters(text, x)
+    sizes: dict[str, int] = {}
+    for text, x in zip(letters, tensors, strict=True):
+        for letter, n in zip(text, x.shape, strict=True):
+            if sizes.setdefault(letter, n) != n:
+                raise ShapeError(f"got the sizes {sizes[letter]} and {n} for {letter!r} in {equation!r}, expected one",
+                                 where="einsum")
+    if len(set(output)) < len(output) or not set(output) <= set(sizes):
+        raise ShapeError(f"got the output {output!r} in {equation!r}, expected letters of the inputs, each once",
+                         where="einsum")
+    return ops.Einsum(letters, output)(*tensors)
+
+
+def _parsed(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+    """The letters of each operand and of the output, with letters in place of "..."."""
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    letters = left.split(",")
+    if len(letters) != len(ndims):
+        raise ShapeError(f"got {len(ndims)} tensors for {equation!r}, expected {len(letters)}", where="einsum")
+    # the axes behind "..." are aligned at the end, as in broadcasting
+    dots = [ndim - len(text) + 3 if "..." in text else 0 for text, ndim in zip(letters, ndims, strict=True)]
+    unused = [c for c in string.ascii_letters if c not in equation][:builtins.max(0, *dots)]
+    letters = [text.replace("...", "".join(unused[len(unused) - n:])) for text, n in zip(letters, dots, strict=True)]
+    shared = "".join(unused)
+    if arrow:
+        return letters, output.replace("...", shared)
+    together = "".join(letters)
+    return letters, shared + "".join(sorted(c for c in set(together) - set(shared) if together.count(c) == 1))
+
+
+def _with_single_letters(letters: str, x: Tensor) -> tuple[str, Tensor]:
+    """The diagonals of x for letters that occur twice: "iij" -> "ji"."""
+    for letter in letters:
+        while letters.count(letter) > 1:
+            first = letters.index(letter)
+            second = letters.index(letter, first + 1)
+            x = x.diagonal(0, first, second)                # the two axes become one, the last
+            letters = letters[:first] + letters[first + 1:second] + letters[second + 1:] + letter
+    return letters, x
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
+    """The distances between all rows of two matrices: (…, n, d) and (…, m, d) -> (…, n, m)."""
+    return (x1.unsqueeze(-2) - x2.unsqueeze(-3)).norm(p, -1)                 # (…, n, 1, d) - (…, 1, m, d)
+
+
+# -- random --------------------------------------------------------------------------------------------------------
+
+def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """1 with the chance that stands in `input`, else 0."""
+    draws = (generator or default_generator).numpy.random(tuple(input.shape))
+    chances = input.detach()._on_host()
+    if ((chances < 0) | (chances > 1)).any():
+        raise SettingError("got a chance outside of 0 to 1", where="bernoulli")
+    return as_operand(draws < chances).to(input.device).to(input.dtype)
+
+
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None) -> Tensor:
+    """Normal draws with the given means and standard deviations, numbers or tensors."""
+    shape = as_tuple((size,)) if size is not None else np.broadcast_shapes(*(
+        tuple(x.shape) if isinstance(x, Tensor) else () for x in (mean, std)))
+    return ops.Add()(randn(shape, generator=generator) * std, mean)

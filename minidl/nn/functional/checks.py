@@ -1,0 +1,42 @@
+"""What several functions check about their inputs, and the words for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from minidl.backend import backend_of, xp_of
+from minidl.errors import LabelError, MinidlError, ShapeError
+from minidl.tensors import Tensor
+
+Made = TypeVar("Made")
+
+
+def check_bias(bias: Tensor | None, outputs: int, where: str) -> None:
+    """Raise unless there is one number for each output."""
+    if bias is not None and bias.shape != (outputs,):
+        raise ShapeError(f"got a bias of shape {bias.shape}, expected {(outputs,)}: one number for each output",
+                         where=where)
+
+
+def check_range(labels: Tensor, classes: int, where: str, what: str = "label",
+                of: str = "classes; check the labels or the size of the last layer") -> None:
+    """Raise unless all labels are between 0 and `classes` - 1, where that can be seen without waiting."""
+    if not backend_of(labels.array).is_host or labels.numel() == 0:
+        return
+    low, high = labels.array.min(), labels.array.max()
+    if low < 0 or high >= classes:
+        wrong = (labels.array < 0) | (labels.array >= classes)
+        first = tuple(int(i) for i in xp_of(wrong).argwhere(wrong)[0])
+        place = first[0] if len(first) == 1 else first
+        raise LabelError(f"got the {what} {int(labels.array[first])} at index {place}, expected 0 to {classes - 1} for "
+                         f"{classes} {of}", where=where)
+
+
+def located(where: str, make: Callable[..., Made], *args: Any) -> Made:
+    """Make a geometry; its errors say which function was called."""
+    try:
+        return make(*args)
+    except MinidlError as error:
+        error.where = where
+        raise

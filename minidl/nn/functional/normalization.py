@@ -1,0 +1,89 @@
+"""Normalization: batch, layer, group and instance norm differ in which numbers share a mean and a variance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minidl import ops
+from minidl.errors import SettingError, ShapeError
+from minidl.graph import new_tensor
+from minidl.recording import no_grad
+from minidl.tensors import Tensor
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+               bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """Each channel of (N, C, …) shifted and scaled to mean 0 and variance 1 over the batch, then · weight + bias.
+
+    In training the batch's own mean and variance are used, and the running ones move towards them by `momentum`;
+    otherwise the running ones are used.
+    """
+    if input.ndim < 2:
+        raise ShapeError(f"got {input.shape}, expected (N, C, …)", where="batch_norm")
+    per_channel = (1, input.shape[1]) + (1,) * (input.ndim - 2)              # (C,) -> (1, C, 1, 1)
+    axes = (0, *range(2, input.ndim))
+    if training or running_mean is None or running_var is None:
+        n = input.numel() // max(1, input.shape[1])
+        if training and n < 2:
+            raise ShapeError(f"got {input.shape}, one value per channel, whose variance is 0; train with a batch of 2 "
+                             f"or more, or call model.eval()", where="batch_norm")
+        op = ops.Normalize(axes, eps)
+        y = op(input)
+        if training and running_mean is not None and running_var is not None:
+            with no_grad():
+                unbiased = new_tensor(op.variance).reshape(-1) * (n / (n - 1))
+                running_mean += momentum * (new_tensor(op.mean).reshape(-1) - running_mean)
+                running_var += momentum * (unbiased - running_var)
+    else:
+        y = (input - running_mean.reshape(per_channel)) / (running_var.reshape(per_channel) + eps).sqrt()
+    return _scaled(y, weight, bias, per_channel)
+
+
+def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
+    """Each sample normalized over its last axes, those of `normalized_shape`. Ref: Ba et al. 2016, arXiv:1607.06450."""
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape):]) != shape:
+        raise ShapeError(f"got {input.shape}, expected the last sizes to be {shape}", where="layer_norm")
+    y = ops.Normalize(tuple(range(input.ndim - len(shape), input.ndim)), eps)(input)
+    return _scaled(y, weight, bias, shape)
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
+    """Each sample of (N, C, …) normalized over groups of channels. Ref: Wu and He 2018, arXiv:1803.08494."""
+    if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
+        raise SettingError(f"got num_groups={num_groups} for {input.shape}, expected a divisor of the channels",
+                           where="group_norm")
+    grouped = input.reshape(input.shape[0], num_groups, math.prod(input.shape[1:]) // num_groups)  # (N, G, C/G·H·W)
+    y = ops.Normalize((2,), eps)(grouped).reshape(input.shape)
+    return _scaled(y, weight, bias, (1, input.shape[1]) + (1,) * (input.ndim - 2))
+
+
+def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+                  weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
+                  momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """Each channel of each sample of (N, C, …) normalized by itself. Ref: Ulyanov et al. 2016, arXiv:1607.08022."""
+    if not use_input_stats or running_mean is not None:
+        raise SettingError("got running statistics, which are not kept here; expected use_input_stats=True alone",
+                           where="instance_norm")
+    if input.ndim < 3:
+        raise ShapeError(f"got {input.shape}, expected (N, C, …)", where="instance_norm")
+    y = ops.Normalize(tuple(range(2, input.ndim)), eps)(input)
+    return _scaled(y, weight, bias, (1, input.shape[1]) + (1,) * (input.ndim - 2))
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """x / (k + α · mean of x² over `size` neighbouring channels)^β, as in AlexNet (Krizhevsky et al. 2012)."""
+    squares = (input * input).movedim(1, -1)                                 # (N, …, C)
+    before = size // 2
+    padded = ops.Cat(squares.ndim - 1)(squares[..., :before] * 0, squares, squares[..., :size - 1 - before] * 0) \
+        if size > 1 else squares
+    means = padded.unfold(-1, size, 1).mean(-1).movedim(-1, 1)               # windows over channels, (N, C, …)
+    return input / (k + alpha * means) ** beta
