@@ -46,6 +46,7 @@ from minidl.errors import no_such_name as _no_such_name
 from minidl.functions import *  # noqa: F403
 from minidl.functions import __all__ as _of_functions
 from minidl.kernels import use_kernels
+from minidl.printing import set_printoptions
 from minidl.rng import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from minidl.tensors import Size, Tensor
 
@@ -80,11 +81,12 @@ def __getattr__(name: str) -> _Any:
     raise _no_such_name("minidl", name, __all__, _HINTS)
 
 
-__all__ = [
+__all__ = [  # noqa: F405  gradcheck and summary come from __getattr__
     "Generator", "MinidlError", "Size", "Tensor", "__version__", "autograd", "backends", "bool", "cuda",
     "default_generator", "device", "double", "e", "enable_grad", "float", "float16", "float32", "float64",
     "get_default_dtype", "get_rng_state", "gradcheck", "half", "inf", "inference_mode", "initial_seed", "int", "int8",
     "int16", "int32", "int64", "is_grad_enabled", "long", "manual_seed", "nan", "nn", "no_grad", "optim", "pi", "seed",
-    "set_default_dtype", "set_grad_enabled", "set_rng_state", "short", "summary", "uint8", "use_kernels",
+    "set_default_dtype", "set_grad_enabled", "set_printoptions", "set_rng_state", "short", "summary", "uint8",
+    "use_kernels",
 ]
 __all__ += _of_creation + _of_functions

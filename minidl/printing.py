@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from minidl.errors import SettingError
+
+
+@dataclass
+class _Options:
+    precision: int = 4                          # digits behind the point
+    threshold: int = 1000                       # larger tensors show only their ends,
+    edgeitems: int = 3                          # this many elements of them
+    linewidth: int = 80
+    sci_mode: bool | None = None                # powers of ten always, never, or where numbers differ much
+
+
+options = _Options()
+
+
+def set_printoptions(precision: int | None = None, threshold: int | None = None, edgeitems: int | None = None,
+                     linewidth: int | None = None, profile: str | None = None, sci_mode: bool | None = None) -> None:
+    """How tensors print from now on; what is not given stays. profile: "default", "short" (2 digits) or "full"."""
+    global options
+    if profile is not None:
+        profiles = {"default": _Options(), "short": _Options(2, 1000, 2), "full": _Options(threshold=2**62)}
+        if profile not in profiles:
+            raise SettingError(f"got profile={profile!r}, expected one of {', '.join(map(repr, profiles))}",
+                               where="set_printoptions")
+        options = profiles[profile]
+    given: dict[str, Any] = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems,
+                             "linewidth": linewidth, "sci_mode": sci_mode}
+    options = replace(options, **{name: value for name, value in given.items() if value is not None})
 
 
 def format_array(array: np.ndarray, prefix: str) -> str:
@@ -17,23 +47,26 @@ def format_array(array: np.ndarray, prefix: str) -> str:
     shown = _shown(array).ravel()
     one = _number_format(shown)
     width = max(len(one(v)) for v in (shown if array.dtype.kind != "f" else [1.0, *shown[np.isfinite(shown)]]))
-    text = np.array2string(array, separator=", ", prefix=prefix, threshold=1000, edgeitems=3, max_line_width=80,
+    text = np.array2string(array, separator=", ", prefix=prefix, threshold=options.threshold,
+                           edgeitems=options.edgeitems, max_line_width=options.linewidth,
                            formatter={"all": lambda v: one(v).rjust(width)})
     return str(text).replace(", ..., ", ",  ..., ")
 
 
 def _shown(array: np.ndarray) -> np.ndarray:
     """The elements that are printed: all, or three from each end of each axis of a large array."""
-    if array.size <= 1000:
+    if array.size <= options.threshold:
         return array
+    ends = options.edgeitems
     for axis, n in enumerate(array.shape):
-        if n > 6:
-            array = array.take([0, 1, 2, n - 3, n - 2, n - 1], axis)
+        if n > 2 * ends:
+            array = array.take([*range(ends), *range(n - ends, n)], axis)
     return array
 
 
 def _number_format(shown: np.ndarray) -> Callable[[Any], str]:
     """The format for all numbers of one array: plain integers "2.", four digits, or powers of ten."""
+    digits = options.precision
     if shown.dtype.kind != "f":
         return str
     numbers = shown.astype(np.float64)
@@ -43,8 +76,9 @@ def _number_format(shown: np.ndarray) -> Callable[[Any], str]:
     else:
         largest, smallest = magnitudes.max(), magnitudes.min()
     integers = bool(np.all(np.floor(magnitudes) == magnitudes))
-    if largest > 1e8 or largest / smallest > 1000 or (smallest < 1e-4 and not integers):
-        return lambda v: f"{v:.4e}"
+    differ_much = largest > 1e8 or largest / smallest > 1000 or (smallest < 1e-4 and not integers)
+    if differ_much if options.sci_mode is None else options.sci_mode:
+        return lambda v: f"{v:.{digits}e}"
     if integers:
         return lambda v: f"{v:.0f}." if np.isfinite(v) else str(float(v))
-    return lambda v: f"{v:.4f}"
+    return lambda v: f"{v:.{digits}f}"

@@ -9,6 +9,10 @@ import minidl
 from minidl.graph import Op
 
 
+def pytest_addoption(parser):
+    parser.addoption("--models", type=int, default=100, help="how many random models test_random_models.py trains")
+
+
 @pytest.fixture(autouse=True)
 def _same_start():
     minidl.manual_seed(0)

@@ -53,7 +53,7 @@ class Summary:
         return f"Summary({self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds)"
 
     def __str__(self) -> str:
-        from rich.console import Console                    # here: only who prints a table pays for it
+        from rich.console import Console  # here: only who prints a table pays for it
         from rich.table import Table
 
         shapes = " and ".join(str(shape) for shape in self.input_shapes)
@@ -94,7 +94,7 @@ def _multiply_adds(op: Op, inputs: Sequence[Any], output: Tensor) -> int:
     if isinstance(op, ops.Conv2d):
         return output.numel() * int(math.prod(inputs[1].shape[1:]))          # each output: C/groups · KH · KW
     if isinstance(op, ops.Conv2dInputGrad):
-        return inputs[0].numel() * int(math.prod(inputs[1].shape[1:]))       # transposed: each input
+        return int(inputs[0].numel() * math.prod(inputs[1].shape[1:]))       # transposed: each input
     if isinstance(op, ops.Linear | ops.MatMul):
         return int(output.numel() * inputs[0].shape[-1])
     if isinstance(op, ops.Einsum):

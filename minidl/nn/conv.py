@@ -147,7 +147,7 @@ class ConvTranspose2d(_Conv):
         least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in zip(  # type: ignore[operator]
             x.shape[2:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
         extra = tuple(w - n for w, n in zip(wanted, least, strict=True))
-        if any(not 0 <= e < max(s, d) for e, s, d in zip(extra, self.stride, self.dilation, strict=True)):
+        if any(not 0 <= e < s for e, s in zip(extra, self.stride, strict=True)):
             raise SettingError(f"got output_size={wanted}, expected {least[0]} to {least[0] + self.stride[0] - 1} by "
                                f"{least[1]} to {least[1] + self.stride[1] - 1}", where="ConvTranspose2d")
         return extra

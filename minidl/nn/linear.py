@@ -75,16 +75,18 @@ class Embedding(Module):
     """A table with a learned vector for each index: (…) integers -> (…, embedding_dim).
 
     weight (num_embeddings, embedding_dim) starts normal; the row `padding_idx` starts at 0 and is not trained.
+    sparse is accepted and changes nothing: gradients are always dense.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
-                 max_norm: float | None = None, device: Any = None, dtype: Any = None) -> None:
+                 max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+                 sparse: bool = False, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.num_embeddings = positive(num_embeddings, "num_embeddings", "Embedding")
         self.embedding_dim = positive(embedding_dim, "embedding_dim", "Embedding")
-        if max_norm is not None:
-            raise SettingError("got max_norm, which changes weights in forward; scale the rows yourself",
-                               where="Embedding")
+        if max_norm is not None or scale_grad_by_freq:
+            raise SettingError("got max_norm or scale_grad_by_freq, which are not here; scale the rows or their "
+                               "gradients yourself", where="Embedding")
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise SettingError(f"got padding_idx={padding_idx}, expected a row of the {num_embeddings}",
                                where="Embedding")

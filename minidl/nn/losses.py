@@ -9,13 +9,15 @@ from typing import Any
 
 from minidl.errors import SettingError
 from minidl.nn import functional as F
+from minidl.nn.functional.losses import Old, reduction_of
 from minidl.nn.module import Module
 from minidl.tensors import Tensor
 
 
 class _Loss(Module):
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, size_average: Old = None, reduce: Old = None, reduction: str = "mean") -> None:
         super().__init__()
+        reduction = reduction_of(reduction, size_average, reduce)         # the first two are PyTorch's older words
         if reduction not in ("mean", "sum", "none", "batchmean"):
             raise SettingError(f'got reduction={reduction!r}, expected "mean", "sum" or "none"',
                                where=type(self).__name__)
@@ -41,8 +43,9 @@ class L1Loss(_Loss):
 class SmoothL1Loss(_Loss):
     """A parabola for differences below beta, straight lines beyond."""
 
-    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
-        super().__init__(reduction)
+    def __init__(self, size_average: Old = None, reduce: Old = None, reduction: str = "mean",
+                 beta: float = 1.0) -> None:
+        super().__init__(size_average, reduce, reduction)
         self.beta = beta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -54,7 +57,7 @@ class HuberLoss(_Loss):
     """A parabola for differences below delta, straight lines of that slope beyond."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.delta = delta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -65,8 +68,9 @@ class HuberLoss(_Loss):
 class KLDivLoss(_Loss):
     """t · (log t - input) for log-probabilities `input`; reduction "batchmean" is the divergence proper."""
 
-    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
-        super().__init__(reduction)
+    def __init__(self, size_average: Old = None, reduce: Old = None, reduction: str = "mean",
+                 log_target: bool = False) -> None:
+        super().__init__(size_average, reduce, reduction)
         self.log_target = log_target
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -77,20 +81,24 @@ class KLDivLoss(_Loss):
 class PoissonNLLLoss(_Loss):
     """The loss of counts, the input being the logarithm of the rate."""
 
-    def __init__(self, log_input: bool = True, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(self, log_input: bool = True, full: bool = False, size_average: Old = None,
+                 eps: float = 1e-8, reduce: Old = None, reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
+        self.full = full
+        self.eps = eps
         self.log_input = log_input
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Input and target of one shape -> a number."""
-        return F.poisson_nll_loss(input, target, reduction=self.reduction, log_input=self.log_input)
+        return F.poisson_nll_loss(input, target, self.log_input, self.full, eps=self.eps, reduction=self.reduction)
 
 
 class HingeEmbeddingLoss(_Loss):
     """x where t = 1, max(0, margin - x) where t = -1."""
 
-    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(self, margin: float = 1.0, size_average: Old = None, reduce: Old = None,
+                 reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
         self.margin = margin
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -110,7 +118,7 @@ class GaussianNLLLoss(_Loss):
     """½ (log v + (input - target)² / v) of predictions that come with a variance."""
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.full = full
         self.eps = eps
 
@@ -128,9 +136,9 @@ class CrossEntropyLoss(_Loss):
 
     weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
-                 reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
-        super().__init__(reduction)
+    def __init__(self, weight: Tensor | None = None, size_average: Old = None, ignore_index: int = -100,
+                 reduce: Old = None, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
+        super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -146,9 +154,9 @@ class NLLLoss(_Loss):
 
     weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
-                 reduce: Any = None, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(self, weight: Tensor | None = None, size_average: Old = None, ignore_index: int = -100,
+                 reduce: Old = None, reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
 
@@ -162,9 +170,9 @@ class BCELoss(_Loss):
 
     weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
+    def __init__(self, weight: Tensor | None = None, size_average: Old = None, reduce: Old = None,
                  reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -178,9 +186,9 @@ class BCEWithLogitsLoss(_Loss):
     weight: Tensor | None
     pos_weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
+    def __init__(self, weight: Tensor | None = None, size_average: Old = None, reduce: Old = None,
                  reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
-        super().__init__(reduction)
+        super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
 
@@ -194,8 +202,8 @@ class TripletMarginLoss(_Loss):
     """max(0, d(anchor, positive) - d(anchor, negative) + margin)."""
 
     def __init__(self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False,
-                 size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+                 size_average: Old = None, reduce: Old = None, reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
         self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -207,9 +215,9 @@ class TripletMarginLoss(_Loss):
 class MarginRankingLoss(_Loss):
     """max(0, -t · (x1 - x2) + margin): x1 is to be larger where t = 1, x2 where t = -1."""
 
-    def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None,
+    def __init__(self, margin: float = 0.0, size_average: Old = None, reduce: Old = None,
                  reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(size_average, reduce, reduction)
         self.margin = margin
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
@@ -220,9 +228,9 @@ class MarginRankingLoss(_Loss):
 class CosineEmbeddingLoss(_Loss):
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
 
-    def __init__(self, margin: float = 0.0, size_average: Any = None, reduce: Any = None,
+    def __init__(self, margin: float = 0.0, size_average: Old = None, reduce: Old = None,
                  reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(size_average, reduce, reduction)
         self.margin = margin
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ class _BatchNorm(Module):
     dimensions: tuple[int, ...] = ()
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None) -> None:
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True) -> None:
         super().__init__()
         self.num_features = positive(num_features, "num_features", type(self).__name__)
         self.eps = eps
@@ -30,7 +31,7 @@ class _BatchNorm(Module):
         self.track_running_stats = track_running_stats
         settings = {"device": device, "dtype": dtype}
         self.weight = Parameter(creation.ones(num_features, **settings)) if affine else None
-        self.bias = Parameter(creation.zeros(num_features, **settings)) if affine else None
+        self.bias = Parameter(creation.zeros(num_features, **settings)) if affine and bias else None
         kept = track_running_stats
         self.register_buffer("running_mean", creation.zeros(num_features, **settings) if kept else None)
         self.register_buffer("running_var", creation.ones(num_features, **settings) if kept else None)
@@ -61,7 +62,7 @@ class _BatchNorm(Module):
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
 
 
 class BatchNorm1d(_BatchNorm):
@@ -104,21 +105,23 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+                f"bias={self.bias is not None}")
 
 
 class GroupNorm(Module):
     """Each sample of (N, C, …) to mean 0 and variance 1 over groups of channels, then · weight + bias."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
-                 dtype: Any = None) -> None:
+                 dtype: Any = None, *, bias: bool = True) -> None:
         super().__init__()
         if positive(num_channels, "num_channels", "GroupNorm") % positive(num_groups, "num_groups", "GroupNorm"):
             raise SettingError(f"got num_groups={num_groups}, expected a divisor of num_channels={num_channels}",
                                where="GroupNorm")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
         self.weight = Parameter(creation.ones(num_channels, device=device, dtype=dtype)) if affine else None
-        self.bias = Parameter(creation.zeros(num_channels, device=device, dtype=dtype)) if affine else None
+        with_bias = affine and bias
+        self.bias = Parameter(creation.zeros(num_channels, device=device, dtype=dtype)) if with_bias else None
 
     def forward(self, input: Tensor) -> Tensor:
         """x (N, C, …) -> y, in the same shape."""
@@ -126,14 +129,16 @@ class GroupNorm(Module):
 
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+                f"bias={self.bias is not None}")
 
 
 class _InstanceNorm(Module):
     dimensions = 0
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False, device: Any = None, dtype: Any = None) -> None:
+                 track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True) -> None:
         super().__init__()
         if track_running_stats:
             raise SettingError("got track_running_stats=True, expected False: none are kept",
@@ -141,7 +146,8 @@ class _InstanceNorm(Module):
         self.num_features = positive(num_features, "num_features", type(self).__name__)
         self.eps, self.momentum, self.affine, self.track_running_stats = eps, momentum, affine, track_running_stats
         self.weight = Parameter(creation.ones(num_features, device=device, dtype=dtype)) if affine else None
-        self.bias = Parameter(creation.zeros(num_features, device=device, dtype=dtype)) if affine else None
+        with_bias = affine and bias
+        self.bias = Parameter(creation.zeros(num_features, device=device, dtype=dtype)) if with_bias else None
 
     def forward(self, input: Tensor) -> Tensor:
         """x (N, C, …) -> y, in the same shape."""
@@ -153,7 +159,7 @@ class _InstanceNorm(Module):
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
 
 
 class InstanceNorm1d(_InstanceNorm):

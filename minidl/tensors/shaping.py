@@ -208,6 +208,7 @@ class Shaping(Arithmetic):
 
     def _index(self, part: Any) -> Tensor:
         """A list, array or tensor between brackets, on this tensor's device."""
+        part = list(part) if isinstance(part, range) else part
         part = np.zeros(0, np.int64) if isinstance(part, list) and not part else part
         return as_operand(part).to(self.device)
 

@@ -34,9 +34,9 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                          f"(N, C, H, W) and (C, O/groups, KH, KW)", where="conv_transpose2d")
     s, p, d = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     extra = pair(output_padding, "output_padding", 0)
-    if any(e >= max(s[axis], d[axis]) for axis, e in enumerate(extra)):
-        raise SettingError(f"got output_padding={output_padding!r}, expected less than stride={stride!r} or "
-                           f"dilation={dilation!r}", where="conv_transpose2d")
+    if any(e >= s[axis] for axis, e in enumerate(extra)):
+        raise SettingError(f"got output_padding={output_padding!r}, expected less than stride={stride!r}: a larger "
+                           f"image would have another window", where="conv_transpose2d")
     size = [(n - 1) * s[k] - 2 * p[k] + d[k] * (weight.shape[2 + k] - 1) + extra[k] + 1
             for k, n in enumerate(input.shape[2:])]
     if min(size) < 1:

@@ -7,7 +7,7 @@ A loss that compares numbers one by one takes input and target of one shape: (4,
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from minidl import ops
 from minidl.backend import backend_of, xp_of
@@ -17,6 +17,8 @@ from minidl.nn.functional.activations import softplus
 from minidl.nn.functional.checks import check_range
 from minidl.nn.functional.dense import cosine_similarity, pairwise_distance
 from minidl.tensors import Tensor
+
+Old: TypeAlias = bool | None            # size_average and reduce: what PyTorch had before `reduction`
 
 
 def reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -30,10 +32,19 @@ def reduced(losses: Tensor, reduction: str) -> Tensor:
     raise SettingError(f'got reduction={reduction!r}, expected "mean", "sum" or "none"', where="loss")
 
 
+def reduction_of(reduction: str, size_average: Old, reduce: Old) -> str:
+    """The reduction that PyTorch's older arguments size_average and reduce mean, if they are given."""
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is False:
+        return "none"
+    return "sum" if size_average is False else "mean"
+
+
 # -- classes -------------------------------------------------------------------------------------------------------
 
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
-                  ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Old = None,
+                  ignore_index: int = -100, reduce: Old = None, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
     """How badly the scores predict the labels: the mean of -log(the softmax probability of the right class).
 
@@ -44,7 +55,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
 
     Labels are checked where they can be read without waiting, on the CPU.
     """
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "cross_entropy")
     if not 0 <= label_smoothing <= 1:
         raise SettingError(f"got label_smoothing={label_smoothing}, expected 0 to 1", where="cross_entropy")
@@ -69,13 +80,13 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     return _weighted(losses, _shares(target, counts, weight), reduction)
 
 
-def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
-             ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Tensor:
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Old = None,
+             ignore_index: int = -100, reduce: Old = None, reduction: str = "mean") -> Tensor:
     """-input at the right class, weighted: the cross-entropy of scores that are log-probabilities already.
 
     input (N, C, …), as from log_softmax; target (N, …).
     """
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "nll_loss")
     if input.ndim == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -139,12 +150,6 @@ def _weighted(losses: Tensor, shares: Tensor | None, reduction: str) -> Tensor:
     return ops.Where()(total == 0, math.nan, losses.sum() / ops.Where()(total == 0, 1, total))
 
 
-def _check_old_reduction(size_average: Any, reduce: Any) -> None:
-    if size_average is not None or reduce is not None:
-        raise SettingError('got size_average or reduce, which PyTorch gave up; use reduction="mean", "sum" or "none"',
-                           where="loss")
-
-
 # -- numbers -------------------------------------------------------------------------------------------------------
 
 def check_same_shape(input: Tensor, target: Tensor, where: str) -> None:
@@ -162,27 +167,27 @@ def check_same_shape(input: Tensor, target: Tensor, where: str) -> None:
                      f"because broadcasting would compare all pairs{fix}", where=where)
 
 
-def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+def mse_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None, reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
     """The mean of (input - target)²."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "mse_loss")
     difference = input - target
     return reduced(difference * difference if weight is None else difference * difference * weight, reduction)
 
 
-def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+def l1_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None,
             reduction: str = "mean") -> Tensor:
     """The mean of |input - target|."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "l1_loss")
     return reduced((input - target).abs(), reduction)
 
 
-def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """With d = |input - target|: d²/2β where d < β, else d - β/2. A parabola that goes on as straight lines."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "smooth_l1_loss")
     if not beta >= 0:
         raise SettingError(f"got beta={beta}, expected 0 or more", where="smooth_l1_loss")
@@ -201,10 +206,10 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 # -- probabilities -------------------------------------------------------------------------------------------------
 
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
-                         reduce: Any = None, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Old = None,
+                         reduce: Old = None, reduction: str = "mean") -> Tensor:
     """The mean of -(t · log p + (1 - t) · log(1 - p)), for probabilities p, as from a sigmoid."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "binary_cross_entropy")
     if backend_of(input.array).is_host and input.numel():
         low, high = float(input.array.min()), float(input.array.max())
@@ -217,13 +222,13 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                                     size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+                                     size_average: Old = None, reduce: Old = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
     """The binary cross-entropy of sigmoid(z), exact for scores z of any size:  (1 - t) · z + softplus(-z).
 
     pos_weight w multiplies the losses where t = 1:  (1 - t) · z + (1 + (w - 1) · t) · softplus(-z).
     """
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "binary_cross_entropy_with_logits")
     below = softplus(-input)
     if pos_weight is not None:
@@ -232,10 +237,10 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return reduced(losses if weight is None else losses * weight, reduction)
 
 
-def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+def kl_div(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None, reduction: str = "mean",
            log_target: bool = False) -> Tensor:
     """t · (log t - input), for log-probabilities `input`. "batchmean" is the divergence proper: the sum / N."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "kl_div")
     if log_target:
         losses = target.exp() * (target - input)
@@ -260,61 +265,61 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: bool = Fals
 
 
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
-                     size_average: Any = None, eps: float = 1e-8, reduce: Any = None,
+                     size_average: Old = None, eps: float = 1e-8, reduce: Old = None,
                      reduction: str = "mean") -> Tensor:
-    """e^input - target · input for counts, the input being the logarithm of the rate."""
-    _check_old_reduction(size_average, reduce)
+    """e^input - target · input for counts, the input being the logarithm of the rate; full: + log of target!."""
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "poisson_nll_loss")
-    if full:
-        raise SettingError("got full=True, expected False: Stirling's term is not there; it does not change gradients",
-                           where="poisson_nll_loss")
     losses = input.exp() - target * input if log_input else input - target * (input + eps).log()
+    if full:                                                                 # log of target!, by Stirling
+        stirling = target * target.log() - target + 0.5 * (2 * math.pi * target).log()
+        losses = losses + ops.Where()(target > 1, stirling, 0)
     return reduced(losses, reduction)
 
 
 # -- similarities --------------------------------------------------------------------------------------------------
 
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
-                        eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
+                        eps: float = 1e-6, swap: bool = False, size_average: Old = None, reduce: Old = None,
                         reduction: str = "mean") -> Tensor:
     """max(0, d(a, p) - d(a, n) + margin): the positive is to be nearer than the negative. Ref: arXiv:1503.03832."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
     if swap:
         far = far.minimum(pairwise_distance(positive, negative, p, eps))
     return reduced((near - far + margin).clamp(min=0), reduction)
 
 
-def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
-                        reduce: Any = None, reduction: str = "mean") -> Tensor:
+def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Old = None,
+                        reduce: Old = None, reduction: str = "mean") -> Tensor:
     """max(0, -t · (x1 - x2) + margin): x1 is to be larger where t = 1, x2 where t = -1."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input1, input2, "margin_ranking_loss")
     check_same_shape(input1, target, "margin_ranking_loss")
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
-                         reduce: Any = None, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Old = None,
+                         reduce: Old = None, reduction: str = "mean") -> Tensor:
     """x where t = 1, max(0, margin - x) where t = -1."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "hinge_embedding_loss")
     return reduced(ops.Where()(target == 1, input, (margin - input).clamp(min=0)), reduction)
 
 
-def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
-                          reduce: Any = None, reduction: str = "mean") -> Tensor:
+def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Old = None,
+                          reduce: Old = None, reduction: str = "mean") -> Tensor:
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input1, input2, "cosine_embedding_loss")
     cosine = cosine_similarity(input1, input2)
     check_same_shape(cosine, target, "cosine_embedding_loss")
     return reduced(ops.Where()(target == 1, 1 - cosine, (cosine - margin).clamp(min=0)), reduction)
 
 
-def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+def soft_margin_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None,
                      reduction: str = "mean") -> Tensor:
     """log(1 + e^(-t · x)) for t = 1 or -1."""
-    _check_old_reduction(size_average, reduce)
+    reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "soft_margin_loss")
     return reduced(softplus(-target * input), reduction)
