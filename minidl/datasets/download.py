@@ -1,0 +1,104 @@
+"""Downloads: mirrors in turn, resumed where they broke off, checked, and only then put into place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+
+from minidl.datasets.files import read_payload
+from minidl.errors import MinidlError
+
+TIMEOUT = 30.0                              # seconds without a byte
+ATTEMPTS = 3                                # at each mirror, each going on where the last one broke off
+
+
+def download(urls: Sequence[str], target: Path, sha256: str, where: str, unpacked: bool = True) -> None:
+    """Get the file `target` from the first of the mirrors that has it whole.
+
+    sha256: of what is in the file if `unpacked` (gzip files of the same content differ from mirror to mirror), else of
+    the file itself. While it grows it is called target.part, and one with other bytes is set aside as target.bad.
+    """
+    if target.is_file() and _digest(target, unpacked) == sha256:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part, bad = (target.with_name(target.name + ending) for ending in (".part", ".bad"))
+    problems = []
+    for url in urls:
+        for _ in range(ATTEMPTS):
+            before = _size(part)
+            try:
+                _receive(url, part)
+            except (OSError, HTTPException) as error:
+                problem = f"{error}" or type(error).__name__
+                if _size(part) <= before:                   # not a byte more: asking again is idle
+                    break
+                continue
+            found = _digest(part, unpacked)
+            if found == sha256:
+                os.replace(part, target)
+                return
+            problem = f"SHA-256 {found}, set aside as {bad.name}"
+            os.replace(part, bad)
+            if not before:                                  # else the old bytes may be wrong: from the start
+                break
+        problems.append(f"{url}: {problem}")
+    raise MinidlError(f"got no {target.name} from {'; '.join(problems)}; expected SHA-256 {sha256}; try again later, "
+                      f"or put the file into {target.parent} by hand", where=where)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _digest(path: Path, unpacked: bool) -> str:
+    if not unpacked:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return hashlib.sha256(read_payload(path, "download")).hexdigest()
+    except MinidlError:
+        return "none, as it is no whole gzip file"
+
+
+def _receive(url: str, part: Path) -> None:
+    """Append to `part` what it has not got yet. Raises OSError or HTTPException; what came until then is kept."""
+    have = _size(part)
+    headers = {"User-Agent": "minidl", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and have:                      # nothing is left to send
+            return
+        raise
+    with response:
+        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            have = 0                                        # the mirror begins from the start
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with open(part, "ab" if have else "wb") as file, _progress(part.stem, have, total) as advance:
+            while chunk := response.read1(1 << 16):
+                file.write(chunk)
+                have += len(chunk)
+                advance(len(chunk))
+    if total is not None and have < total:
+        raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+@contextmanager
+def _progress(name: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr; what it yields is told how many more bytes have come."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=total, completed=have)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,89 @@
+"""Finding and reading the files of datasets. Nothing that a file says about itself is believed before it is checked."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.errors import MinidlError
+
+_verified: set[tuple[str, int, int, str]] = set()       # path, size, time of the last change, SHA-256
+
+
+def data_root(root: Any = None) -> Path:
+    """The folder of all datasets: `root`, else the environment's MINIDL_DATA, else data/."""
+    return Path(root if root is not None else os.environ.get("MINIDL_DATA") or "data").expanduser()
+
+
+def find_together(root: Path, folders: Iterable[str], names: Sequence[str]) -> list[Path] | None:
+    """The files with these names, plain or gzipped, all from the first of the folders below `root` that has them."""
+    for folder in folders:
+        found = []
+        for name in names:
+            # some collections write train-images.idx3-ubyte
+            spellings = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
+            found += [root / folder / spelling for spelling in spellings if (root / folder / spelling).is_file()][:1]
+        if len(found) == len(names):
+            return found
+    return None
+
+
+def not_found(where: str, root: Path, folders: Iterable[str], names: Sequence[str], fix: str) -> MinidlError:
+    """The error for files that are not there: where they were looked for, and what to do."""
+    places = ", ".join(str(root / folder) for folder in folders)
+    return MinidlError(f"got none of these folders with {' and '.join(names)}: {places}; {fix}", where=where)
+
+
+def read_payload(path: Path, where: str) -> bytes:
+    """The bytes of a file, decompressed if it is gzipped (its first bytes tell, not its name)."""
+    content = path.read_bytes()
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MinidlError(f"got {path}, a damaged gzip file of {len(content):,} bytes ({error}), expected a whole one; "
+                          f"delete it and load it again", where=where) from None
+
+
+def verify(path: Path, payload: bytes, sha256: str, where: str, known: dict[str, str] | None = None) -> None:
+    """Compare the payload of a file with what it should be; once for a file that does not change.
+
+    known: SHA-256 -> whose file it is, to say so where a file of another dataset is in this place.
+    """
+    about = path.stat()
+    key = (str(path.resolve()), about.st_size, about.st_mtime_ns, sha256)
+    if key in _verified:
+        return
+    found = hashlib.sha256(payload).hexdigest()
+    if found != sha256:
+        whose = f", which is the file of {known[found]}" if known and found in known else ""
+        raise MinidlError(f"got {path} with {len(payload):,} bytes of SHA-256 {found}{whose}, expected SHA-256 "
+                          f"{sha256}; delete it and load it again, or give another root", where=where)
+    _verified.add(key)
+
+
+def parse_idx(payload: bytes, path: Path, where: str) -> np.ndarray:
+    """The array in an IDX file: two zero bytes, the number type, the number of axes, their sizes, then the numbers."""
+    types = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+    axes = payload[3] if len(payload) > 3 else 0
+    start = 4 + 4 * axes
+    if payload[:2] != b"\0\0" or len(payload) < start or payload[2] not in types or not axes:
+        raise MinidlError(f"got {path}, which begins with {payload[:4].hex(' ') or 'nothing'}, expected an IDX file: "
+                          f"00 00, a number type, a number of axes; is it another kind of file?", where=where)
+    shape = tuple(int.from_bytes(payload[i:i + 4], "big") for i in range(4, start, 4))
+    dtype = np.dtype(types[payload[2]])
+    size = dtype.itemsize
+    for n in shape:                                     # in Python's integers, which do not overflow
+        size *= n
+    if len(payload) != start + size:
+        raise MinidlError(f"got {path} with {len(payload):,} bytes, expected {start + size:,}: its header promises "
+                          f"{'×'.join(map(str, shape))} numbers; delete it and load it again", where=where)
+    return np.frombuffer(payload, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
