@@ -191,15 +191,20 @@ def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool | Non
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
          grad_outputs: Tensor | Sequence[Tensor | None] | None = None, retain_graph: bool | None = None,
-         create_graph: bool = False, allow_unused: bool = False) -> tuple[Any, ...]:
+         create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
     """The gradients of `outputs` with respect to `inputs`, as a tuple of Tensors; no `.grad` is touched.
 
     grad_outputs: the gradient of each output, of its shape; None where an output is a single number (it means 1).
     create_graph: record the computation of the gradients, so that they can be differentiated again.
-    allow_unused: None for an input that the outputs do not depend on, instead of an error.
+    allow_unused: None for an input that the outputs do not depend on, instead of an error; materialize_grads: zeros
+    for it. only_inputs and is_grads_batched are PyTorch's and may only be True and False.
 
     Raises `GraphError` for an output without a graph, an unused input, or a graph that was freed.
     """
+    if not only_inputs or is_grads_batched:
+        raise GraphError("got only_inputs=False or is_grads_batched=True, which are not here; call backward(), or grad "
+                         "once for each output", where="grad")
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     from_above = [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs)
     for i, x in enumerate(inputs):
@@ -212,7 +217,9 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
     for _ in walk(roots, found, wanted, retain_graph, create_graph):
         pass
     for i, x in enumerate(inputs):
-        if x.node not in found and not allow_unused:
+        if x.node not in found and materialize_grads:
+            found[x.node] = new_tensor(xp_of(x.array).zeros_like(x.array))
+        elif x.node not in found and not allow_unused:
             raise GraphError(f"the outputs do not depend on input {i}; pass allow_unused=True to get None for it",
                              where="grad")
     return tuple(found.get(x.node) for x in inputs)

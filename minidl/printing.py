@@ -46,15 +46,30 @@ def format_array(array: np.ndarray, prefix: str) -> str:
         return "[]"
     shown = _shown(array).ravel()
     one = _number_format(shown)
-    width = max(len(one(v)) for v in (shown if array.dtype.kind != "f" else [1.0, *shown[np.isfinite(shown)]]))
-    text = np.array2string(array, separator=", ", prefix=prefix, threshold=options.threshold,
-                           edgeitems=options.edgeitems, max_line_width=options.linewidth,
-                           formatter={"all": lambda v: one(v).rjust(width)})
-    return str(text).replace(", ..., ", ",  ..., ")
+    counts = shown if array.dtype.kind != "f" else shown[np.isfinite(shown) & (shown != 0)]      # not the sign of -0.
+    width = max((len(one(v)) for v in counts), default=1)
+    return _bracketed(array, len(prefix), lambda v: one(v).rjust(width), width, array.size > options.threshold)
+
+
+def _bracketed(array: np.ndarray, indent: int, one: Callable[[Any], str], width: int, is_cut: bool) -> str:
+    """One pair of brackets and what stands inside: rows of numbers, or smaller pairs one below the other."""
+    ends = options.edgeitems
+    parts: list[Any] = list(array)
+    if is_cut and len(parts) > 2 * ends:
+        parts = [*parts[:ends], ..., *parts[-ends:]]
+    if array.ndim == 1:
+        texts = [" ..." if part is ... else one(part) for part in parts]
+        per_line = max(1, (options.linewidth - indent) // (width + 2))
+        lines = [", ".join(texts[start:start + per_line]) for start in range(0, len(texts), per_line)]
+        gap = ",\n"
+    else:
+        lines = ["..." if part is ... else _bracketed(part, indent + 1, one, width, is_cut) for part in parts]
+        gap = "," + "\n" * (array.ndim - 1)
+    return "[" + (gap + " " * (indent + 1)).join(lines) + "]"
 
 
 def _shown(array: np.ndarray) -> np.ndarray:
-    """The elements that are printed: all, or three from each end of each axis of a large array."""
+    """The elements that are printed: all, or some from each end of each axis of a large array."""
     if array.size <= options.threshold:
         return array
     ends = options.edgeitems
@@ -72,9 +87,8 @@ def _number_format(shown: np.ndarray) -> Callable[[Any], str]:
     numbers = shown.astype(np.float64)
     magnitudes = np.abs(numbers[np.isfinite(numbers) & (numbers != 0)])
     if magnitudes.size == 0:
-        largest = smallest = 1.0
-    else:
-        largest, smallest = magnitudes.max(), magnitudes.min()
+        return lambda v: f"{v:.0f}." if np.isfinite(v) else str(float(v))
+    largest, smallest = magnitudes.max(), magnitudes.min()
     integers = bool(np.all(np.floor(magnitudes) == magnitudes))
     differ_much = largest > 1e8 or largest / smallest > 1000 or (smallest < 1e-4 and not integers)
     if differ_much if options.sci_mode is None else options.sci_mode:
@@ -82,3 +96,12 @@ def _number_format(shown: np.ndarray) -> Callable[[Any], str]:
     if integers:
         return lambda v: f"{v:.0f}." if np.isfinite(v) else str(float(v))
     return lambda v: f"{v:.{digits}f}"
+
+
+def with_notes(text: str, notes: list[str]) -> str:
+    """The text with `, dtype=…` and so on behind it, on a line of their own where the last line has no room."""
+    indent = " " * len("tensor(")
+    for note in notes:
+        last_line = text.rpartition("\n")[2]
+        text += f",\n{indent}{note}" if len(last_line) + len(note) + 4 > options.linewidth else f", {note}"
+    return text + ")"

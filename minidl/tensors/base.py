@@ -27,7 +27,7 @@ from minidl.dtypes import Dtype
 from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError, no_such_name
 from minidl.graph import Node, is_tensor, new_tensor
 from minidl.ops.reduce import axis_of
-from minidl.printing import format_array
+from minidl.printing import format_array, with_notes
 from minidl.recording import HookHandle, Version, no_grad
 from minidl.tensors.arguments import Axis, Flag, Real, Size, host_array
 
@@ -385,14 +385,14 @@ class TensorBase:
         return id(self)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.ndim == 0 else repr(self)
+        return format(self.item(), spec) if self.ndim == 0 else repr(self)
 
     def __repr__(self) -> str:
-        notes = ""
-        if self.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_):
-            notes += f", dtype={self.dtype}"
+        notes = []
         if not backend_of(self.array).is_host:
-            notes += f", device='{self.device}'"
+            notes.append(f"device='{self.device}'")
+        if self.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_):
+            notes.append(f"dtype={self.dtype}")
         if self.node is not None:
-            notes += ", requires_grad=True" if self.is_leaf else f", grad_fn=<{self.node.op}>"
-        return f"tensor({format_array(self._on_host(), 'tensor(')}{notes})"
+            notes.append("requires_grad=True" if self.is_leaf else f"grad_fn=<{self.node.op}>")
+        return with_notes(f"tensor({format_array(self._on_host(), 'tensor(')}", notes)
