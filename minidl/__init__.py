@@ -12,6 +12,8 @@ import math as _math
 import os as _os
 from typing import Any as _Any
 
+import numpy as _np
+
 # Threads that wait for work must not spin: Numba's and the matrix library's take turns on the same cores, and spinning
 # ones steal milliseconds from each other. OpenMP reads this once, before its first parallel region.
 _os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -52,16 +54,16 @@ from minidl.tensors import Size, Tensor
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
 inference_mode = no_grad
+finfo, iinfo = _np.finfo, _np.iinfo
 
 # name -> the module it is loaded from when it is first used
 _LATER = {"gradcheck": "minidl.debug.gradcheck", "summary": "minidl.debug.summary"}
 # modules that are loaded when they are first used
-_MODULES_LATER = ("data", "datasets", "distributions", "transforms", "utils")
+_MODULES_LATER = ("data", "datasets", "distributions", "linalg", "transforms", "utils")
 # names of PyTorch that are not here, with what to use instead
 _HINTS = {
     "bfloat16": "the float types are float16, float32 and float64",
     "complex64": "there are no complex numbers", "fft": "there are no complex numbers; use numpy.fft",
-    "linalg": "there is no linear algebra beyond products and norms; use numpy.linalg on x.numpy()",
     "compile": "there is no compiler; call the model itself", "jit": "there is no compiler; call the model itself",
     "amp": "there is no mixed precision; the model computes in the type of its weights",
     "autocast": "there is no mixed precision; the model computes in the type of its weights",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from minidl.errors import no_such_name
 from minidl.rng import manual_seed as _manual_seed
 
 
@@ -29,3 +32,8 @@ def synchronize() -> None:
 
 def empty_cache() -> None:
     """Give unused GPU memory back; there is none on the CPU."""
+
+
+def __getattr__(name: str) -> Any:
+    raise no_such_name("minidl.cuda", name, ("is_available", "device_count", "manual_seed", "manual_seed_all",
+                                             "synchronize", "empty_cache"))

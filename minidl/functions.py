@@ -24,21 +24,22 @@ from minidl.tensors.arithmetic import as_operand
 from minidl.tensors.shaping import where
 
 __all__ = [
-    "abs", "absolute", "add", "addcdiv", "addcmul", "addmm", "all", "allclose", "amax", "amin", "any", "arctan",
-    "argmax", "argmin", "argsort", "atan", "bernoulli", "bincount", "bmm", "broadcast_tensors", "broadcast_to",
-    "cartesian_prod", "cat", "cdist", "ceil", "chunk", "clamp", "clip", "clone", "concat", "concatenate", "cos",
-    "cosh", "count_nonzero", "cumprod", "cumsum", "detach", "diag", "diagonal", "div", "divide", "dot", "einsum", "eq",
-    "equal", "erf", "exp", "exp2", "expm1", "flatten", "flip", "floor", "floor_divide", "gather", "ge", "gt", "hstack",
-    "index_add", "index_select", "inner", "is_floating_point", "is_tensor", "isclose", "isfinite", "isinf", "isnan",
-    "le", "lerp", "log", "log1p", "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "logsumexp", "lt", "masked_fill", "masked_select", "matmul", "max", "maximum", "mean", "median",
-    "meshgrid", "min", "minimum", "mm", "moveaxis", "movedim", "mul", "multinomial", "multiply", "mv", "narrow", "ne",
-    "neg", "negative", "nonzero", "norm", "normal", "numel", "outer", "permute", "pow", "prod", "ravel", "reciprocal",
-    "relu", "remainder", "repeat_interleave", "reshape", "roll", "round", "rsqrt", "scatter", "scatter_add", "select",
-    "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub",
-    "subtract", "sum", "swapaxes", "t", "take_along_dim", "tan", "tanh", "tile", "topk", "trace", "transpose", "tril",
-    "tril_indices", "triu", "triu_indices", "true_divide", "trunc", "unbind", "unflatten", "unique", "unsqueeze",
-    "var", "vstack", "where",
+    "abs", "absolute", "acos", "add", "addcdiv", "addcmul", "addmm", "all", "allclose", "amax", "amin", "any",
+    "arccos", "arcsin", "arctan", "argmax", "argmin", "argsort", "asin", "atan", "atan2", "bernoulli", "bincount",
+    "bmm", "broadcast_tensors", "broadcast_to", "cartesian_prod", "cat", "cdist", "ceil", "chunk", "clamp", "clip",
+    "clone", "concat", "concatenate", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "detach", "diag",
+    "diagonal", "diff", "div", "divide", "dot", "einsum", "eq", "equal", "erf", "exp", "exp2", "expm1", "flatten",
+    "flip", "floor", "floor_divide", "fmod", "gather", "ge", "gt", "hstack", "index_add", "index_select", "inner",
+    "is_floating_point", "is_tensor", "isclose", "isfinite", "isin", "isinf", "isnan", "le", "lerp", "log", "log1p",
+    "log2", "log10", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logsumexp", "lt", "masked_fill", "masked_select", "matmul", "max", "maximum", "mean", "median", "meshgrid", "min",
+    "minimum", "mm", "moveaxis", "movedim", "mul", "multinomial", "multiply", "mv", "nan_to_num", "narrow", "ne",
+    "neg", "negative", "nonzero", "norm", "normal", "numel", "outer", "permute", "pow", "prod", "quantile", "ravel",
+    "reciprocal", "relu", "remainder", "repeat_interleave", "reshape", "roll", "round", "rsqrt", "scatter",
+    "scatter_add", "select", "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze",
+    "stack", "std", "std_mean", "sub", "subtract", "sum", "swapaxes", "t", "take_along_dim", "tan", "tanh",
+    "tensordot", "tile", "topk", "trace", "transpose", "tril", "tril_indices", "triu", "triu_indices", "true_divide",
+    "trunc", "unbind", "unflatten", "unique", "unsqueeze", "var", "var_mean", "vstack", "where",
 ]
 
 # -- arithmetic and functions of single elements --
@@ -50,7 +51,9 @@ exp, expm1, exp2, log, log1p, log2, log10 = (Tensor.exp, Tensor.expm1, Tensor.ex
                                              Tensor.log2, Tensor.log10)
 sqrt, rsqrt, square, reciprocal = Tensor.sqrt, Tensor.rsqrt, Tensor.square, Tensor.reciprocal
 sin, cos, tan, atan, arctan = Tensor.sin, Tensor.cos, Tensor.tan, Tensor.atan, Tensor.atan
-sinh, cosh, tanh = Tensor.sinh, Tensor.cosh, Tensor.tanh
+asin, acos, atan2, sinh, cosh, tanh = Tensor.asin, Tensor.acos, Tensor.atan2, Tensor.sinh, Tensor.cosh, Tensor.tanh
+arcsin, arccos = Tensor.asin, Tensor.acos
+fmod, nan_to_num, logaddexp, quantile = Tensor.fmod, Tensor.nan_to_num, Tensor.logaddexp, Tensor.quantile
 sigmoid, relu, erf = Tensor.sigmoid, Tensor.relu, Tensor.erf
 sign, floor, ceil, trunc, round = Tensor.sign, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.round
 clamp = clip = Tensor.clamp
@@ -81,6 +84,7 @@ permute, transpose, swapaxes, t = Tensor.permute, Tensor.transpose, Tensor.swapa
 movedim = moveaxis = Tensor.movedim
 flip, roll, narrow, select = Tensor.flip, Tensor.roll, Tensor.narrow, Tensor.select
 split, chunk, unbind = Tensor.split, Tensor.chunk, Tensor.unbind
+take_along_dim = Tensor.take_along_dim
 gather, scatter, scatter_add, index_select, index_add = (Tensor.gather, Tensor.scatter, Tensor.scatter_add,
                                                          Tensor.index_select, Tensor.index_add)
 masked_fill, masked_select, nonzero = Tensor.masked_fill, Tensor.masked_select, Tensor.nonzero
@@ -176,11 +180,6 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     return stack([grid.ravel() for grid in meshgrid(*tensors)], 1) if len(tensors) > 1 else tensors[0]
 
 
-def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
-    """y[i, j] = input[i, indices[i, j]] for dim=1, and so on."""
-    return input.gather(dim, indices)
-
-
 def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """Rows and columns of the elements below and on the diagonal, (2, K)."""
     return new_tensor(np.stack(np.tril_indices(row, offset, col)))
@@ -189,6 +188,30 @@ def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
 def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """Rows and columns of the elements above and on the diagonal, (2, K)."""
     return new_tensor(np.stack(np.triu_indices(row, offset, col)))
+
+
+def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
+    """The differences of neighbours along `dim`, n times in turn."""
+    for _ in range(n):
+        length = input.shape[axis_of(dim, input.ndim)]
+        input = input.narrow(dim, 1, length - 1) - input.narrow(dim, 0, length - 1)
+    return input
+
+
+def isin(elements: Tensor, test_elements: Any) -> Tensor:
+    """Which elements are among the test elements."""
+    among = as_operand(test_elements).to(elements.device).ravel()
+    return (elements.unsqueeze(-1) == among).any(-1)                         # (…, 1) == (K,) -> (…, K) -> (…)
+
+
+def var_mean(input: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """(variance, mean) over the axes `dim`."""
+    return input.var(dim, correction=correction, keepdim=keepdim), input.mean(dim, keepdim)
+
+
+def std_mean(input: Tensor, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """(standard deviation, mean) over the axes `dim`."""
+    return input.std(dim, correction=correction, keepdim=keepdim), input.mean(dim, keepdim)
 
 
 # -- sums of products ----------------------------------------------------------------------------------------------
@@ -244,6 +267,19 @@ def _with_single_letters(letters: str, x: Tensor) -> tuple[str, Tensor]:
             x = x.diagonal(0, first, second)                # the two axes become one, the last
             letters = letters[:first] + letters[first + 1:second] + letters[second + 1:] + letter
     return letters, x
+
+
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """Sums of products over axes: the last `dims` of a with the first of b, or two lists of axes."""
+    of_a, of_b = (range(a.ndim - dims, a.ndim), range(dims)) if isinstance(dims, int) else dims
+    summed_a, summed_b = [axis_of(d, a.ndim) for d in of_a], [axis_of(d, b.ndim) for d in of_b]
+    letters_a = list(string.ascii_letters[:a.ndim])
+    letters_b = list(string.ascii_letters[a.ndim:a.ndim + b.ndim])
+    for i, j in zip(summed_a, summed_b, strict=True):
+        letters_b[j] = letters_a[i]
+    output = [c for k, c in enumerate(letters_a) if k not in summed_a]
+    output += [c for k, c in enumerate(letters_b) if k not in summed_b]
+    return einsum(f"{''.join(letters_a)},{''.join(letters_b)}->{''.join(output)}", a, b)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:

@@ -188,6 +188,8 @@ CASES = [
          wrong={"backward": lambda self, g, x: g * x.sin()}),
     Case(ops.Atan, normal((3, 2)), lambda x: x.atan(), np.arctan, lambda t, x: x.atan(),
          wrong={"backward": lambda self, g, x: g / (1 + x)}),
+    Case(ops.Atan2, normal((3, 2), (2,)), lambda a, b: a.atan2(b), np.arctan2, lambda t, a, b: t.atan2(a, b),
+         wrong={"backward_a": lambda self, g, a, b: g / b, "backward_b": lambda self, g, a, b: g * a / (a * a + b * b)}),
     Case(ops.Erf, normal((3, 2)), lambda x: x.erf(), lambda x: np.vectorize(math.erf)(x), lambda t, x: x.erf(),
          wrong={"backward": lambda self, g, x: g * (-x * x).exp()}),
     Case(ops.Abs, distinct((3, 4)), lambda x: abs(x), lambda x: np.where(x > 0, x, -x), lambda t, x: abs(x),

@@ -42,7 +42,9 @@ ELEMENTWISE = [
     "t.isfinite(p.log())", "t.isclose(x, x + 1e-9)", "m & o", "m | o", "m ^ o", "~m", "n & 3", "n | 1", "~n", "t.logical_and(n, m)",
     "t.logical_or(n, m)", "t.logical_xor(x, m)", "t.logical_not(n)", "x == y", "x != x", "n > 0", "x >= v", "x < 0.1",
     "x <= y", "t.eq(n, 1)", "t.gt(x, y)", "n / 2", "n * 0.5", "n + x", "m + m", "m * x", "n.float()", "x.float() * 2",
-    "t.softmax(big, 1)", "t.log_softmax(big, dim=0)", "x.softmax(-1)",
+    "t.softmax(big, 1)", "t.log_softmax(big, dim=0)", "x.softmax(-1)", "t.asin(q)", "t.acos(q - 0.5)", "t.fmod(x, 0.3)",
+    "t.fmod(n, 3)", "t.nan_to_num(x / (x * 0).detach())", "t.nan_to_num(x, posinf=1.0)", "t.logaddexp(big, y)", "t.atan2(x, y)",
+    "t.atan2(zero, zero.flip(1))", "t.isin(n, k)", "t.isin(n, t.tensor(3))", "x.lerp(y, p)", "+n", "x.square().rsqrt()",
 ]
 REDUCTIONS = [
     "x.sum()", "t.sum(a, (0, 2))", "a.sum(1, keepdim=True)", "n.sum()", "m.sum()", "m.sum(0)", "x.mean()", "a.mean((0, 1))",
@@ -59,7 +61,12 @@ REDUCTIONS = [
     "t.topk(x, 2, dim=0)[1]", "x.topk(3, largest=False).values", "x.median()", "x.median(1)[0]", "t.median(a, 2).values",
     "t.count_nonzero(n)", "n.unique()", "t.unique(i, return_counts=True)[1]", "t.unique(i, return_inverse=True)[1]",
     "t.bincount(k)", "t.bincount(k, minlength=6)", "s.trace()", "t.trace(s)", "t.equal(x, x)", "t.allclose(x, x + 1e-12)",
-    "x.max(1).values.sum()", "t.cdist(x, y)", "t.cdist(a, a)[0, 0, 1:]",
+    "x.max(1).values.sum()", "t.cdist(x, y)", "t.cdist(a, a)[0, 0, 1:]", "x.quantile(0.3)", "t.quantile(x, 0.5, dim=1)", "x.quantile(t.tensor([0.1, 0.9]).double(), 0)",
+    "x.quantile(0.25, 1, keepdim=True)", "t.diff(x)", "t.diff(x, n=2, dim=0)", "t.var_mean(x, 1)[0]", "t.std_mean(a, (0, 2))[1]",
+    "t.linalg.norm(x)", "t.linalg.vector_norm(x, dim=1)", "t.linalg.matrix_norm(a)", "t.linalg.inv(s.detach())", "t.linalg.det(s.detach())",
+    "t.linalg.solve(s.detach(), s.detach()[:, :2])", "t.linalg.eigvalsh((s + s.T).detach())", "t.linalg.svd(x.detach()).S",
+    "t.linalg.pinv(x.detach())", "t.linalg.matrix_rank(x.detach())", "t.linalg.cholesky((s @ s.T).detach())",
+    "t.linalg.lstsq(x.T.detach(), v.detach().unsqueeze(1)).solution", "t.linalg.eigh((s + s.T).detach())[0]",
 ]
 SHAPES = [
     "a.reshape(4, -1)", "a.view(6, 4)", "a.flatten()", "a.flatten(1)", "t.flatten(a, 0, 1)", "t.flatten(a, start_dim=1)",
@@ -92,7 +99,7 @@ PRODUCTS = [
     "t.addmm(y, x, s, beta=0.5, alpha=2)", "t.einsum('ij,kj->ik', x, y)", "t.einsum('ij->j', x)", "t.einsum('ii', s)",
     "t.einsum('ii->i', s)", "t.einsum('bij,bjk->bik', a, c)", "t.einsum('...ij,...jk->...ik', a, c)", "t.einsum('ij,j', x, v)",
     "t.einsum('i,j->ij', w, v)", "t.einsum('bij,kj->bk', a, y)", "t.einsum('ij,ij->', x, y)", "t.einsum('bij -> b', a)",
-    "t.einsum('...i,i->...', a, v)", "t.einsum('ij,jk,kl->il', x, s, s)", "F.linear(x, s, v)", "F.bilinear(x, y, t.ones(2, 4, 4).double(), v[:2])",
+    "t.einsum('...i,i->...', a, v)", "t.einsum('ij,jk,kl->il', x, s, s)", "t.tensordot(a, c, dims=([2, 0], [1, 0]))", "t.tensordot(x, s, 1)", "F.linear(x, s, v)", "F.bilinear(x, y, t.ones(2, 4, 4).double(), v[:2])",
     "F.scaled_dot_product_attention(a, a * 2, a + 1)", "F.scaled_dot_product_attention(s, s, s, is_causal=True)",
     "F.scaled_dot_product_attention(x, y, p, attn_mask=(x @ y.T > 0) | t.eye(3).bool())",
 ]
@@ -132,7 +139,7 @@ LOSSES = [f"F.{call}" for call in (
     "cross_entropy(scores, labels, ignore_index=2)", "cross_entropy(scores, labels, weight=table[:, 0].abs().detach())",
     "cross_entropy(scores, some, weight=table[:, 0].abs().detach())", "cross_entropy(scores, labels, label_smoothing=0.2)",
     "cross_entropy(scores, some, weight=table[:, 0].abs().detach(), label_smoothing=0.3)", "cross_entropy(scores, scores.softmax(1).detach() ** 2)",
-    "cross_entropy(scores, scores.softmax(1), weight=table[:, 0].abs().detach(), label_smoothing=0.1)", 
+    "cross_entropy(scores, scores.softmax(1), weight=table[:, 0].abs().detach(), label_smoothing=0.1)",
     "cross_entropy(pixels, places % 5)", "cross_entropy(pixels, places, label_smoothing=0.1, weight=table[:, 1].abs().detach())",
     "cross_entropy(scores[0], labels[0])", "cross_entropy(scores[0], labels[0], reduction='none')", "cross_entropy(scores, (labels * 0 - 100))",
     "nll_loss(scores.log_softmax(1), labels)", "nll_loss(scores.log_softmax(1), some)", "nll_loss(scores, some, weight=table[:, 0].abs().detach())",

@@ -10,10 +10,10 @@ import pytest
 
 import minidl
 from minidl import fake
-from minidl.tensors import Tensor
 from minidl.backend import backend_of
 from minidl.debug.gradcheck import GradcheckError, gradcheck
 from minidl.graph import Op
+from minidl.tensors import Tensor
 from tests.cases import CASES, Case
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -156,5 +156,5 @@ def test_a_wrong_layer_would_be_noticed(torch, monkeypatch):
 
     right = Conv2dWeightGrad.forward
     monkeypatch.setattr(Conv2dWeightGrad, "forward", lambda self, x, d: right(self, x, d) * 1.000001)
-    with pytest.raises(AssertionError, match="gradient of 0.weight"):
+    with pytest.raises(AssertionError, match=r"gradient of 0\.weight"):
         train_both((1, 5, 5), ["Conv2d(1, 2, 3)", "Flatten()", "Linear(18, 3)"], 3, 0, torch)

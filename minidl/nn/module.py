@@ -6,12 +6,13 @@ found by looking at the attributes in the order in which they were set.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from minidl import dtypes, recording
-from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, SettingError, ShapeError, no_such_name
+from minidl.errors import DtypeError, MinidlError, ModuleError, SettingError, ShapeError, no_such_name
 from minidl.recording import HookHandle, no_grad
 from minidl.tensors import Tensor, forget_gradients
 
@@ -61,8 +62,6 @@ class IncompatibleKeys(NamedTuple):
             return "<All keys matched successfully>"
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
-    __str__ = __repr__
-
 
 class Module:
     """The base of all layers and models: write `__init__`, which makes the parts, and `forward`, which uses them.
@@ -85,7 +84,7 @@ class Module:
     def __init__(self) -> None:
         self.training = True
         self._buffers: dict[str, bool] = {}                 # name -> whether it belongs into the state dict
-        self._hooks: dict[str, dict[int, Callable[..., Any]]] = {"pre": {}, "post": {}}
+        self._hooks: dict[str, dict[int, Callable[..., Any]]] = {"pre": {}, "post": {}, "back": {}}
 
     # -- calling --
 
@@ -101,7 +100,7 @@ class Module:
                 changed = hook(self, args)
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
-            result = self.forward(*args, **kwargs)
+            result = self._forward_watched(args, kwargs) if self._hooks["back"] else self.forward(*args, **kwargs)
             for hook in list(self._hooks["post"].values()):
                 changed = hook(self, args, result)
                 result = result if changed is None else changed
@@ -362,10 +361,48 @@ class Module:
         """Call `hook(module, args, output)` after every forward; it may return another output."""
         return HookHandle(self._hooks["post"], hook)
 
-    def register_full_backward_hook(self, hook: Callable[[Module, Any, tuple[Tensor, ...]], Any]) -> HookHandle:
-        """Not there: a module is no step of the graph. `Tensor.register_hook` on its output sees the same gradient."""
-        raise GraphError("modules have no backward hooks here; in a forward hook call output.register_hook(...)",
-                         where="register_full_backward_hook")
+    def register_full_backward_hook(self, hook: Callable[[Module, Any, Any], Any]) -> HookHandle:
+        """Call `hook(module, grad_input, grad_output)`, two tuples, when backward has come through this module.
+
+        For a module with one input the hook may return another gradient for it.
+        """
+        return HookHandle(self._hooks["back"], hook)
+
+    def _forward_watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Forward between two ops that change nothing, whose nodes see the gradients of the outputs and the inputs."""
+        inputs = [x.view_as(x) if isinstance(x, Tensor) and x.requires_grad else x for x in args]
+        result = self.forward(*inputs, **kwargs)
+        several = isinstance(result, tuple | list)
+        outputs = [y.view_as(y) if isinstance(y, Tensor) and y.requires_grad else y
+                   for y in (result if several else [result])]
+        of_inputs: dict[int, Tensor] = {}
+        of_outputs: dict[int, Tensor] = {}
+        waiting = {i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
+
+        def call_hooks() -> Tensor | None:
+            grad_input = tuple(of_inputs.get(i) for i in range(len(inputs)))
+            grad_output = tuple(of_outputs.get(k) for k in range(len(outputs)))
+            for hook in list(self._hooks["back"].values()):
+                changed = hook(self, grad_input, grad_output)
+                if changed is not None:
+                    grad_input = changed if isinstance(changed, tuple) else (changed,)
+            return grad_input[0] if len(grad_input) == 1 else None
+
+        def output_came(k: int, g: Tensor) -> None:
+            of_outputs[k] = g
+            if not waiting and len(of_outputs) == len(outputs):
+                call_hooks()                                # the images need no gradient: this is as far as it gets
+
+        def input_came(i: int, g: Tensor) -> Tensor | None:
+            of_inputs[i] = g
+            return call_hooks() if of_inputs.keys() == waiting else None
+
+        for k, y in enumerate(outputs):
+            if isinstance(y, Tensor) and y.requires_grad:
+                y.register_hook(functools.partial(output_came, k))
+        for i in waiting:
+            inputs[i].register_hook(functools.partial(input_came, i))
+        return type(result)(outputs) if several else outputs[0]
 
     # -- how it prints --
 

@@ -24,6 +24,7 @@ from minidl.ops.elementwise import (
     Add,
     And,
     Atan,
+    Atan2,
     Ceil,
     Clamp,
     Clone,
@@ -68,12 +69,12 @@ from minidl.ops.shape import Cat, Permute, Reshape
 from minidl.ops.unfold import Fold, Unfold
 
 __all__ = [
-    "BCE", "ELU", "GELU", "Abs", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Atan", "AvgPool2d",
-    "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d", "Conv2dInputGrad",
-    "Conv2dWeightGrad", "Cos", "CrossEntropy", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "Expm1", "Floor",
-    "FloorDiv", "Fold", "Gather", "Greater", "GreaterEqual", "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU",
-    "Linear", "Log", "Log1p", "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean",
-    "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU",
-    "Remainder", "Reshape", "Round", "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt",
-    "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
+    "BCE", "ELU", "GELU", "Abs", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Atan", "Atan2",
+    "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d",
+    "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "CrossEntropy", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp",
+    "Expm1", "Floor", "FloorDiv", "Fold", "Gather", "Greater", "GreaterEqual", "HardTanh", "Index", "IndexAdd",
+    "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d",
+    "MaxPool2dInputGrad", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or",
+    "PReLU", "Permute", "Pow", "ReLU", "Remainder", "Reshape", "Round", "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin",
+    "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
 ]

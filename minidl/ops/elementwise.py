@@ -228,6 +228,29 @@ class Atan(Op):
         return g / (1 + x * x)
 
 
+class Atan2(Op):
+    """y = the angle of the point (b, a), between -π and π;   dL/da = g · b / r²,   dL/db = -g · a / r².
+
+    r² = a² + b². At the origin, which has no angle, the gradients are 0.
+    """
+
+    broadcasts = True
+    dtype_rule = "float"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return _array_module(a, b).arctan2(a, b)
+
+    def backward_a(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return g * b / self._radius_squared(a, b)
+
+    def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return -g * a / self._radius_squared(a, b)
+
+    def _radius_squared(self, a: Tensor, b: Tensor) -> Tensor:
+        r2 = a * a + b * b
+        return Where()(r2 == 0, 1, r2)                      # there a and b are 0, and so are the quotients
+
+
 class Erf(Op):
     """y = 2/√π · the integral of e^-t² from 0 to x;   dL/dx = g · 2/√π · e^-x²."""
 

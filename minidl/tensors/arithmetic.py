@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minidl import ops
 from minidl.errors import DtypeError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
@@ -201,6 +203,23 @@ class Arithmetic(TensorBase):
         """x + value · a / b."""
         return self + a / b * value
 
+    def fmod(self, other: Any) -> Tensor:
+        """What is left of x after whole times other, with the sign of x."""
+        return ops.Sub()(self, self.div(other, rounding_mode="trunc") * other)
+
+    def nan_to_num(self, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+        """x with numbers in place of nan and of the infinities (the largest that the type has, unless given)."""
+        if not self.is_floating_point():
+            return self  # type: ignore[return-value]
+        largest = float(np.finfo(str(self.dtype)).max)
+        x = ops.Where()(self.isnan(), nan, self)
+        x = ops.Where()(x == math.inf, largest if posinf is None else posinf, x)
+        return ops.Where()(x == -math.inf, -largest if neginf is None else neginf, x)
+
+    def logaddexp(self, other: Tensor) -> Tensor:
+        """log(e^x + e^other), also where they would overflow."""
+        return self.maximum(other) + ops.Softplus()(-abs(self - other))
+
     def lerp(self, end: Tensor, weight: Any) -> Tensor:
         """x + weight · (end - x): from x (weight 0) to end (weight 1) on a straight line."""
         return ops.Add()(self, weight * (end - self))
@@ -268,6 +287,18 @@ class Arithmetic(TensorBase):
         return ops.Atan()(self)
 
     arctan = atan
+
+    def atan2(self, other: Any) -> Tensor:
+        """The angle between -π and π of the point (other, x)."""
+        return ops.Atan2()(self, other)
+
+    def asin(self) -> Tensor:
+        """The angle between -π/2 and π/2 whose sine is x."""
+        return (self / (1 - self * self).sqrt()).atan()
+
+    def acos(self) -> Tensor:
+        """The angle between 0 and π whose cosine is x."""
+        return math.pi / 2 - self.asin()
 
     def sinh(self) -> Tensor:
         """(e^x - e^-x) / 2."""

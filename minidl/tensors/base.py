@@ -29,7 +29,7 @@ from minidl.graph import Node, is_tensor, new_tensor
 from minidl.ops.reduce import axis_of
 from minidl.printing import format_array, with_notes
 from minidl.recording import HookHandle, Version, no_grad
-from minidl.tensors.arguments import Axis, Flag, Real, Size, host_array
+from minidl.tensors.arguments import Axis, Flag, Real, Size, as_tuple, host_array
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -40,7 +40,7 @@ T = TypeVar("T", bound="TensorBase")
 _HINTS = {
     "register_post_accumulate_grad_hook": "use register_hook, which sees the complete gradient",
     "storage": "x.array is the NumPy array itself", "untyped_storage": "x.array is the NumPy array itself",
-    "stride": "x.array.strides has the steps, in bytes", "data_ptr": "x.array.ctypes.data is the address on the CPU",
+    "data_ptr": "x.array.ctypes.data is the address on the CPU",
     "to_sparse": "there are no sparse tensors", "is_sparse": "there are no sparse tensors",
     "cfloat": "there are no complex numbers", "real": "there are no complex numbers",
     "inverse": "there is no linear algebra beyond products; use numpy.linalg on x.numpy()",
@@ -285,6 +285,35 @@ class TensorBase:
         if dtype is None or moved.dtype == np.dtype(dtype):
             return moved.clone() if copy and moved is self else moved
         return ops.Cast(np.dtype(dtype))(moved)
+
+    def new_tensor(self, data: Any, dtype: Any = None, requires_grad: Flag = False) -> Tensor:
+        """A tensor with this data, in this one's dtype and on its device."""
+        return self._new(np.array(host_array(data, dtype or self.dtype)), requires_grad)
+
+    def new_zeros(self, *size: Any, dtype: Any = None, requires_grad: Flag = False) -> Tensor:
+        """Zeros in this tensor's dtype and on its device."""
+        return self._new(np.zeros(as_tuple(size), dtype or self.dtype), requires_grad)
+
+    def new_ones(self, *size: Any, dtype: Any = None, requires_grad: Flag = False) -> Tensor:
+        """Ones in this tensor's dtype and on its device."""
+        return self._new(np.ones(as_tuple(size), dtype or self.dtype), requires_grad)
+
+    def new_empty(self, *size: Any, dtype: Any = None, requires_grad: Flag = False) -> Tensor:
+        """Memory as it comes, in this tensor's dtype and on its device."""
+        return self._new(np.empty(as_tuple(size), dtype or self.dtype), requires_grad)
+
+    def new_full(self, size: Any, fill_value: Any, dtype: Any = None, requires_grad: Flag = False) -> Tensor:
+        """One number everywhere, in this tensor's dtype and on its device."""
+        return self._new(np.full(as_tuple((size,)), fill_value, dtype or self.dtype), requires_grad)
+
+    def _new(self, array: np.ndarray, requires_grad: Flag) -> Tensor:
+        made = new_tensor(backend_of(self.array).from_host(array))
+        return made.requires_grad_() if requires_grad else made
+
+    def stride(self, dim: Axis | None = None) -> Any:
+        """How many elements lie between neighbours along each axis (along `dim`)."""
+        steps = tuple(step // self.element_size() for step in self.array.strides)
+        return steps if dim is None else steps[axis_of(dim, self.ndim)]
 
     def get_device(self) -> Axis:
         """The number of the GPU; -1 on the CPU."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import dtypes
 from minidl.backend import as_number
-from minidl.errors import DtypeError, SettingError
+from minidl.errors import DtypeError, GraphError, SettingError
 from minidl.inplace import assign, become
 from minidl.ops.index import split_key
 from minidl.rng import Generator, default_generator
@@ -161,6 +161,37 @@ class Changing(Reductions):
     def clamp_max_(self, max: Any) -> Tensor:
         """x = the smaller of x and max."""
         return self.clamp_(max=max)
+
+    # -- shape: the same memory, seen in another way --
+
+    def squeeze_(self, dim: Any = None) -> Tensor:
+        """Without the axes of size 1."""
+        return self._seen_as(self.squeeze(dim), "squeeze_")
+
+    def unsqueeze_(self, dim: int) -> Tensor:
+        """With a new axis of size 1 at `dim`."""
+        return self._seen_as(self.unsqueeze(dim), "unsqueeze_")
+
+    def t_(self) -> Tensor:
+        """The transpose of a matrix."""
+        return self._seen_as(self.t(), "t_")
+
+    def transpose_(self, dim0: int, dim1: int) -> Tensor:
+        """Two axes exchanged."""
+        return self._seen_as(self.transpose(dim0, dim1), "transpose_")
+
+    def _seen_as(self, view: Tensor, name: str) -> Tensor:
+        x = self._own()
+        if x.node is not None and x.is_leaf:
+            raise GraphError(f"got a leaf that requires grad, whose gradient would keep the old shape; do it under "
+                             f"minidl.no_grad(), or out of place: x = x.{name[:-1]}(…)", where=name)
+        x.array, x.node, x.version = view.array, view.node, view.version
+        return x
+
+    def detach_(self) -> Tensor:
+        """Cut off from the graph: a leaf from now on, without gradient."""
+        self.node = None
+        return self._own()
 
     # -- numbers from elsewhere --
 

@@ -14,6 +14,7 @@ from minidl.graph import is_tensor, new_tensor
 from minidl.ops.reduce import axes_of, axis_of
 from minidl.rng import default_generator
 from minidl.tensors.arguments import Dim, ValuesAndIndices, numpy_names
+from minidl.tensors.arithmetic import as_operand
 from minidl.tensors.shaping import Shaping
 
 if TYPE_CHECKING:
@@ -225,6 +226,23 @@ class Reductions(Shaping):
         middle = (self.shape[axis_of(dim, self.ndim)] - 1) // 2
         parts = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
         return ValuesAndIndices(*(part if keepdim else part.squeeze(dim) for part in parts))
+
+    @numpy_names
+    def quantile(self, q: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """The number that the share q of the elements are below, between two elements in proportion; q from 0 to 1."""
+        shares = as_operand(q if is_tensor(q) else np.asarray(q, self.dtype)).to(self)
+        if not self.is_floating_point() or bool(((shares < 0) | (shares > 1)).any()):
+            raise SettingError(f"got q={q} for {self.dtype}, expected numbers between 0 and 1 for floats",
+                               where="quantile")
+        axis = 0 if dim is None else axis_of(dim, self.ndim)
+        in_order = (self.ravel() if dim is None else self.movedim(axis, 0)).sort(0).values        # (n, …)
+        place = shares.ravel() * (len(in_order) - 1)
+        below, above = place.floor().long(), place.ceil().long()
+        part = (place - place.floor()).reshape(-1, *[1] * (in_order.ndim - 1))                     # (k, 1, …)
+        values = in_order[below] * (1 - part) + in_order[above] * part                             # (k, …)
+        if keepdim:
+            values = values.reshape(len(place), *[1] * self.ndim) if dim is None else values.unsqueeze(axis + 1)
+        return values if shares.ndim else values[0]
 
     # -- questions and counts --
 

@@ -268,6 +268,11 @@ class Shaping(Arithmetic):
         return ops.Gather(axis)(self, index)
 
     @numpy_names
+    def take_along_dim(self, indices: Tensor, dim: int) -> Tensor:
+        """y[i, j] = x[i, indices[i, j]] for dim=1, and so on."""
+        return self.gather(dim, indices)
+
+    @numpy_names
     def scatter(self, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
         """y = x, but y[i, index[i, j]] = src[i, j] for dim=1, and so on; src may be a number."""
         axis, src = axis_of(dim, self.ndim), value if src is None else src
