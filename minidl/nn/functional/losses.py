@@ -7,6 +7,7 @@ A loss that compares numbers one by one takes input and target of one shape: (4,
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, TypeAlias
 
 from minidl import ops
@@ -63,6 +64,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
         losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), weight, None, ignore_index, None,
                                "none" if reduction == "none" else reduction, label_smoothing)
         return losses.squeeze(0) if reduction == "none" else losses
+    if input.node is not None and isinstance(input.node.op, ops.Softmax):
+        warnings.warn("cross_entropy got probabilities from a softmax, but it takes the scores before it and applies "
+                      "the softmax itself; leave the softmax out", stacklevel=2)
     classes = input.shape[1]
     class_weight = 1.0 if weight is None else weight.reshape(-1, *[1] * (input.ndim - 2))        # (C,) -> (C, 1, …)
     if target.shape == input.shape and target.is_floating_point():
@@ -88,6 +92,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     """
     reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "nll_loss")
+    _check_log_probabilities(input, "nll_loss", "apply log_softmax first, or use cross_entropy on the scores")
     if input.ndim == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
     counts = _counts(target, input, ignore_index, "nll_loss")
@@ -107,6 +112,21 @@ def _check_classification(scores: Tensor, target: Any, weight: Tensor | None, wh
     if weight is not None and (not is_tensor(weight) or weight.shape != (classes,)):
         got = f"shape {weight.shape}" if is_tensor(weight) else f"type {type(weight).__name__}"
         raise ShapeError(f"got class weights of {got}, expected a tensor of shape {(classes,)}", where=where)
+
+
+def _check_log_probabilities(x: Tensor, where: str, fix: str) -> None:
+    """Raise for scores or probabilities in place of their logarithms, where that can be seen without waiting."""
+    if backend_of(x.array).is_host and x.numel() and float(x.array.max()) > 1e-4:
+        raise LabelError(f"got {float(x.array.max()):.4g} as a log-probability, expected 0 or less; {fix}", where=where)
+
+
+def _check_between_0_and_1(x: Tensor, where: str, what: str, fix: str) -> None:
+    """Raise for what cannot be a probability, where that can be seen without waiting."""
+    if backend_of(x.array).is_host and x.numel():
+        low, high = float(x.array.min()), float(x.array.max())
+        if not (low >= 0 and high <= 1):
+            raise LabelError(f"got {what} from {low:.4g} to {high:.4g}, expected probabilities between 0 and 1; {fix}",
+                             where=where)
 
 
 def _counts(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> Tensor | None:
@@ -211,12 +231,9 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     """The mean of -(t · log p + (1 - t) · log(1 - p)), for probabilities p, as from a sigmoid."""
     reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "binary_cross_entropy")
-    if backend_of(input.array).is_host and input.numel():
-        low, high = float(input.array.min()), float(input.array.max())
-        if not (low >= 0 and high <= 1):
-            raise LabelError(f"got numbers from {low:.4g} to {high:.4g}, expected probabilities between 0 and 1; use a "
-                             f"sigmoid, or binary_cross_entropy_with_logits of the scores",
-                             where="binary_cross_entropy")
+    _check_between_0_and_1(input, "binary_cross_entropy", "an input",
+                           "use a sigmoid, or binary_cross_entropy_with_logits of the scores")
+    _check_between_0_and_1(target, "binary_cross_entropy", "targets", "check the labels")
     losses = ops.BCE()(input, target.to(input.dtype) if not target.is_floating_point() else target)
     return reduced(losses if weight is None else losses * weight, reduction)
 
@@ -230,6 +247,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     """
     reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "binary_cross_entropy_with_logits")
+    _check_between_0_and_1(target, "binary_cross_entropy_with_logits", "targets", "check the labels")
     below = softplus(-input)
     if pos_weight is not None:
         below = below * (1 + (pos_weight - 1) * target)
@@ -242,6 +260,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old 
     """t · (log t - input), for log-probabilities `input`. "batchmean" is the divergence proper: the sum / N."""
     reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "kl_div")
+    _check_log_probabilities(input, "kl_div", "it takes logarithms: use log_softmax, or probabilities.log()")
     if log_target:
         losses = target.exp() * (target - input)
     else:
