@@ -33,7 +33,10 @@ def _finished(array: np.ndarray, place: Place, requires_grad: bool) -> Tensor:
 
 def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
     """`zeros(2, 3)` and `zeros((2, 3))` are the same; sizes may be tensors of one integer."""
-    shape = tuple(operator.index(n) for n in as_tuple(tuple(sizes)))
+    given = as_tuple(tuple(sizes))
+    if not all(hasattr(n, "__index__") for n in given):
+        raise SettingError(f"got the size {given}, expected integers")
+    shape = tuple(operator.index(n) for n in given)
     if any(n < 0 for n in shape):
         raise SettingError(f"got the size {shape}, expected no negative numbers")
     return shape

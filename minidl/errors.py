@@ -30,6 +30,10 @@ class ShapeError(MinidlError, ValueError):
     """Sizes that do not fit together."""
 
 
+class OutOfRangeError(MinidlError, IndexError):
+    """An index beyond the elements that are there."""
+
+
 class DtypeError(MinidlError, TypeError):
     """A number type that the operation cannot take."""
 

@@ -1,11 +1,13 @@
 """Functions of tensors: `minidl.exp(x)` is `x.exp()`. Those that take several tensors stand below.
 
-A line such as `exp = Tensor.exp` means what it says: the function is the method, with the tensor as first argument.
+A line such as `exp = of_tensor(Tensor.exp)` means what it says: the function is the method, with the tensor as first
+argument.
 """
 
 from __future__ import annotations
 
 import builtins
+import functools
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +18,10 @@ from minidl import ops
 from minidl.creation import randn
 from minidl.errors import DtypeError, SettingError, ShapeError
 from minidl.graph import new_tensor
-from minidl.ops.linalg import matmul as _matmul
 from minidl.ops.reduce import axis_of
 from minidl.rng import Generator, default_generator
 from minidl.tensors import Tensor, as_tuple
+from minidl.tensors.arguments import Method
 from minidl.tensors.arithmetic import as_operand
 from minidl.tensors.shaping import where
 
@@ -42,67 +44,186 @@ __all__ = [
     "trunc", "unbind", "unflatten", "unique", "unsqueeze", "var", "var_mean", "vstack", "where",
 ]
 
+
+def of_tensor(method: Method) -> Method:
+    """A method as a function. Its first argument must be a tensor and may be called `input`; `out` takes the result."""
+    @functools.wraps(method)
+    def function(*args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        if args and not isinstance(args[0], Tensor):
+            raise DtypeError(f"got {type(args[0]).__name__}, expected a tensor; use minidl.tensor(x)",
+                             where=method.__name__.strip("_"))
+        result = method(*args, **kwargs)
+        if out is None:
+            return result
+        if not isinstance(result, Tensor) or out.shape != result.shape:
+            raise ShapeError(f"got out of shape {out.shape}, expected {getattr(result, 'shape', 'no out')}",
+                             where=method.__name__.strip("_"))
+        return out.copy_(result)
+    return function  # type: ignore[return-value]
+
+
 # -- arithmetic and functions of single elements --
-add, sub, mul, div, pow, neg, abs = Tensor.add, Tensor.sub, Tensor.mul, Tensor.div, Tensor.pow, Tensor.neg, Tensor.abs
-subtract, multiply, divide, true_divide = Tensor.sub, Tensor.mul, Tensor.div, Tensor.div
-negative, absolute, floor_divide, remainder = Tensor.neg, Tensor.abs, Tensor.floor_divide, Tensor.remainder
-eq, ne, gt, ge, lt, le = Tensor.eq, Tensor.ne, Tensor.gt, Tensor.ge, Tensor.lt, Tensor.le
-exp, expm1, exp2, log, log1p, log2, log10 = (Tensor.exp, Tensor.expm1, Tensor.exp2, Tensor.log, Tensor.log1p,
-                                             Tensor.log2, Tensor.log10)
-sqrt, rsqrt, square, reciprocal = Tensor.sqrt, Tensor.rsqrt, Tensor.square, Tensor.reciprocal
-sin, cos, tan, atan, arctan = Tensor.sin, Tensor.cos, Tensor.tan, Tensor.atan, Tensor.atan
-asin, acos, atan2, sinh, cosh, tanh = Tensor.asin, Tensor.acos, Tensor.atan2, Tensor.sinh, Tensor.cosh, Tensor.tanh
-arcsin, arccos = Tensor.asin, Tensor.acos
-fmod, nan_to_num, logaddexp, quantile = Tensor.fmod, Tensor.nan_to_num, Tensor.logaddexp, Tensor.quantile
-sigmoid, relu, erf = Tensor.sigmoid, Tensor.relu, Tensor.erf
-sign, floor, ceil, trunc, round = Tensor.sign, Tensor.floor, Tensor.ceil, Tensor.trunc, Tensor.round
-clamp = clip = Tensor.clamp
-maximum, minimum, lerp, addcmul, addcdiv = (Tensor.maximum, Tensor.minimum, Tensor.lerp, Tensor.addcmul,
-                                            Tensor.addcdiv)
-isnan, isinf, isfinite, isclose = Tensor.isnan, Tensor.isinf, Tensor.isfinite, Tensor.isclose
-allclose, equal = Tensor.allclose, Tensor.equal
-logical_and, logical_or, logical_xor, logical_not = (Tensor.logical_and, Tensor.logical_or, Tensor.logical_xor,
-                                                     Tensor.logical_not)
+add = of_tensor(Tensor.add)
+sub = of_tensor(Tensor.sub)
+mul = of_tensor(Tensor.mul)
+div = of_tensor(Tensor.div)
+neg = of_tensor(Tensor.neg)
+abs = of_tensor(Tensor.abs)
+subtract = of_tensor(Tensor.sub)
+multiply = of_tensor(Tensor.mul)
+divide = of_tensor(Tensor.div)
+true_divide = of_tensor(Tensor.div)
+negative = of_tensor(Tensor.neg)
+absolute = of_tensor(Tensor.abs)
+floor_divide = of_tensor(Tensor.floor_divide)
+remainder = of_tensor(Tensor.remainder)
+eq = of_tensor(Tensor.eq)
+ne = of_tensor(Tensor.ne)
+gt = of_tensor(Tensor.gt)
+ge = of_tensor(Tensor.ge)
+lt = of_tensor(Tensor.lt)
+le = of_tensor(Tensor.le)
+exp = of_tensor(Tensor.exp)
+expm1 = of_tensor(Tensor.expm1)
+exp2 = of_tensor(Tensor.exp2)
+log = of_tensor(Tensor.log)
+log1p = of_tensor(Tensor.log1p)
+log2 = of_tensor(Tensor.log2)
+log10 = of_tensor(Tensor.log10)
+sqrt = of_tensor(Tensor.sqrt)
+rsqrt = of_tensor(Tensor.rsqrt)
+square = of_tensor(Tensor.square)
+reciprocal = of_tensor(Tensor.reciprocal)
+sin = of_tensor(Tensor.sin)
+cos = of_tensor(Tensor.cos)
+tan = of_tensor(Tensor.tan)
+atan = of_tensor(Tensor.atan)
+arctan = of_tensor(Tensor.atan)
+asin = of_tensor(Tensor.asin)
+acos = of_tensor(Tensor.acos)
+atan2 = of_tensor(Tensor.atan2)
+sinh = of_tensor(Tensor.sinh)
+cosh = of_tensor(Tensor.cosh)
+tanh = of_tensor(Tensor.tanh)
+arcsin = of_tensor(Tensor.asin)
+arccos = of_tensor(Tensor.acos)
+fmod = of_tensor(Tensor.fmod)
+nan_to_num = of_tensor(Tensor.nan_to_num)
+logaddexp = of_tensor(Tensor.logaddexp)
+quantile = of_tensor(Tensor.quantile)
+sigmoid = of_tensor(Tensor.sigmoid)
+relu = of_tensor(Tensor.relu)
+erf = of_tensor(Tensor.erf)
+sign = of_tensor(Tensor.sign)
+floor = of_tensor(Tensor.floor)
+ceil = of_tensor(Tensor.ceil)
+trunc = of_tensor(Tensor.trunc)
+round = of_tensor(Tensor.round)
+clamp = of_tensor(Tensor.clamp)
+clip = of_tensor(Tensor.clamp)
+maximum = of_tensor(Tensor.maximum)
+minimum = of_tensor(Tensor.minimum)
+lerp = of_tensor(Tensor.lerp)
+addcmul = of_tensor(Tensor.addcmul)
+addcdiv = of_tensor(Tensor.addcdiv)
+isnan = of_tensor(Tensor.isnan)
+isinf = of_tensor(Tensor.isinf)
+isfinite = of_tensor(Tensor.isfinite)
+isclose = of_tensor(Tensor.isclose)
+allclose = of_tensor(Tensor.allclose)
+equal = of_tensor(Tensor.equal)
+logical_and = of_tensor(Tensor.logical_and)
+logical_or = of_tensor(Tensor.logical_or)
+logical_xor = of_tensor(Tensor.logical_xor)
+logical_not = of_tensor(Tensor.logical_not)
 
 # -- reductions and order --
-sum, mean, var, std, norm, logsumexp = (Tensor.sum, Tensor.mean, Tensor.var, Tensor.std, Tensor.norm,
-                                        Tensor.logsumexp)
-prod, cumsum, cumprod, softmax, log_softmax = (Tensor.prod, Tensor.cumsum, Tensor.cumprod, Tensor.softmax,
-                                               Tensor.log_softmax)
-max, min, amax, amin, argmax, argmin = (Tensor.max, Tensor.min, Tensor.amax, Tensor.amin, Tensor.argmax,
-                                        Tensor.argmin)
-any, all, count_nonzero = Tensor.any, Tensor.all, Tensor.count_nonzero
-sort, argsort, topk, median, unique, bincount = (Tensor.sort, Tensor.argsort, Tensor.topk, Tensor.median,
-                                                 Tensor.unique, Tensor.bincount)
-multinomial, trace = Tensor.multinomial, Tensor.trace
+sum = of_tensor(Tensor.sum)
+mean = of_tensor(Tensor.mean)
+var = of_tensor(Tensor.var)
+std = of_tensor(Tensor.std)
+norm = of_tensor(Tensor.norm)
+logsumexp = of_tensor(Tensor.logsumexp)
+prod = of_tensor(Tensor.prod)
+cumsum = of_tensor(Tensor.cumsum)
+cumprod = of_tensor(Tensor.cumprod)
+softmax = of_tensor(Tensor.softmax)
+log_softmax = of_tensor(Tensor.log_softmax)
+max = of_tensor(Tensor.max)
+min = of_tensor(Tensor.min)
+amax = of_tensor(Tensor.amax)
+amin = of_tensor(Tensor.amin)
+argmax = of_tensor(Tensor.argmax)
+argmin = of_tensor(Tensor.argmin)
+any = of_tensor(Tensor.any)
+all = of_tensor(Tensor.all)
+count_nonzero = of_tensor(Tensor.count_nonzero)
+sort = of_tensor(Tensor.sort)
+argsort = of_tensor(Tensor.argsort)
+topk = of_tensor(Tensor.topk)
+median = of_tensor(Tensor.median)
+unique = of_tensor(Tensor.unique)
+bincount = of_tensor(Tensor.bincount)
+multinomial = of_tensor(Tensor.multinomial)
+trace = of_tensor(Tensor.trace)
 
 # -- shape and parts --
-reshape, flatten, ravel, unflatten = Tensor.reshape, Tensor.flatten, Tensor.ravel, Tensor.unflatten
-squeeze, unsqueeze, broadcast_to = Tensor.squeeze, Tensor.unsqueeze, Tensor.broadcast_to
-tile, repeat_interleave = Tensor.tile, Tensor.repeat_interleave
-permute, transpose, swapaxes, t = Tensor.permute, Tensor.transpose, Tensor.swapaxes, Tensor.t
-movedim = moveaxis = Tensor.movedim
-flip, roll, narrow, select = Tensor.flip, Tensor.roll, Tensor.narrow, Tensor.select
-split, chunk, unbind = Tensor.split, Tensor.chunk, Tensor.unbind
-take_along_dim = Tensor.take_along_dim
-gather, scatter, scatter_add, index_select, index_add = (Tensor.gather, Tensor.scatter, Tensor.scatter_add,
-                                                         Tensor.index_select, Tensor.index_add)
-masked_fill, masked_select, nonzero = Tensor.masked_fill, Tensor.masked_select, Tensor.nonzero
-diagonal, diag, tril, triu = Tensor.diagonal, Tensor.diag, Tensor.tril, Tensor.triu
-numel, clone, detach = Tensor.numel, Tensor.clone, Tensor.detach
-is_floating_point = Tensor.is_floating_point
+reshape = of_tensor(Tensor.reshape)
+flatten = of_tensor(Tensor.flatten)
+ravel = of_tensor(Tensor.ravel)
+unflatten = of_tensor(Tensor.unflatten)
+squeeze = of_tensor(Tensor.squeeze)
+unsqueeze = of_tensor(Tensor.unsqueeze)
+broadcast_to = of_tensor(Tensor.broadcast_to)
+tile = of_tensor(Tensor.tile)
+repeat_interleave = of_tensor(Tensor.repeat_interleave)
+permute = of_tensor(Tensor.permute)
+transpose = of_tensor(Tensor.transpose)
+swapaxes = of_tensor(Tensor.swapaxes)
+t = of_tensor(Tensor.t)
+movedim = of_tensor(Tensor.movedim)
+moveaxis = of_tensor(Tensor.movedim)
+flip = of_tensor(Tensor.flip)
+roll = of_tensor(Tensor.roll)
+narrow = of_tensor(Tensor.narrow)
+select = of_tensor(Tensor.select)
+split = of_tensor(Tensor.split)
+chunk = of_tensor(Tensor.chunk)
+unbind = of_tensor(Tensor.unbind)
+take_along_dim = of_tensor(Tensor.take_along_dim)
+gather = of_tensor(Tensor.gather)
+scatter = of_tensor(Tensor.scatter)
+scatter_add = of_tensor(Tensor.scatter_add)
+index_select = of_tensor(Tensor.index_select)
+index_add = of_tensor(Tensor.index_add)
+masked_fill = of_tensor(Tensor.masked_fill)
+masked_select = of_tensor(Tensor.masked_select)
+nonzero = of_tensor(Tensor.nonzero)
+diagonal = of_tensor(Tensor.diagonal)
+diag = of_tensor(Tensor.diag)
+tril = of_tensor(Tensor.tril)
+triu = of_tensor(Tensor.triu)
+numel = of_tensor(Tensor.numel)
+clone = of_tensor(Tensor.clone)
+detach = of_tensor(Tensor.detach)
+is_floating_point = of_tensor(Tensor.is_floating_point)
 
 # -- matrix products --
-mv, dot, inner, outer, addmm = Tensor.mv, Tensor.dot, Tensor.inner, Tensor.outer, Tensor.addmm
-bmm = Tensor.bmm
+mv = of_tensor(Tensor.mv)
+dot = of_tensor(Tensor.dot)
+inner = of_tensor(Tensor.inner)
+outer = of_tensor(Tensor.outer)
+addmm = of_tensor(Tensor.addmm)
+bmm = of_tensor(Tensor.bmm)
+matmul = of_tensor(Tensor.matmul)
+mm = of_tensor(Tensor.mm)
 
 
-def matmul(input: Any, other: Any) -> Tensor:
-    """The matrix product input @ other; vectors count as a row on the left and as a column on the right."""
-    return _matmul(as_operand(input), as_operand(other))
-
-
-mm = matmul
+def pow(input: Any, exponent: Any) -> Tensor:
+    """input to the power of exponent; one of the two may be a number."""
+    return ops.Pow()(input, exponent)
 
 
 def is_tensor(value: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from minidl import dtypes, kernels
 from minidl.backend import Array, as_array, as_number, backend_of, memory_of, quiet, xp_of
 from minidl.dtypes import Dtype
-from minidl.errors import DeviceError, DtypeError, GraphError, MinidlError, ShapeError
+from minidl.errors import DeviceError, DtypeError, GraphError, MinidlError, OutOfRangeError, ShapeError
 from minidl.recording import Version, module_path, state, users_line
 
 if TYPE_CHECKING:                       # for the type checker only: imports run one way, and these stand above
@@ -173,7 +173,7 @@ class Op:
                 y = new_tensor(as_array(compute(*arrays)))
             except MinidlError:
                 raise
-            except ValueError as error:
+            except (ValueError, TypeError, IndexError) as error:
                 raise self._explained(error, inputs) from error
         _share_version_of_views(y, inputs)
         if state.recording:
@@ -210,6 +210,9 @@ class Op:
                 number = as_number(x)
                 prepared.append(_tensor_class._from(x) if number is None else number)
         tensors = [x for x in prepared if isinstance(x, _tensor_class)]
+        if not tensors:
+            raise DtypeError(f"got {' and '.join(map(repr, inputs))}, expected a tensor; use minidl.tensor(x)",
+                             where=_name_for_people(self))
         if len({type(x.array) for x in tensors}) > 1:
             raise self._mixed_devices(prepared)
         return prepared if self.dtype_rule == "any" else self._to_common_dtype(prepared, tensors)
@@ -251,9 +254,15 @@ class Op:
                         for i, x in enumerate(inputs))
         return parents if any(parents) else None
 
-    def _explained(self, error: ValueError, inputs: Sequence[Any]) -> ShapeError:
-        """The array module's complaint, in words that name the shapes if they are what it is about."""
+    def _explained(self, error: Exception, inputs: Sequence[Any]) -> Exception:
+        """The array module's complaint, in words that name the shapes or types if they are what it is about."""
         shapes = [x.array.shape for x in inputs if isinstance(x, _tensor_class)]
+        if isinstance(error, IndexError):
+            return OutOfRangeError(f"got a tensor of shape {shapes[0]}: {error}", where=_name_for_people(self))
+        if isinstance(error, TypeError):
+            kinds = [f"a tensor of {x.array.dtype}" if isinstance(x, _tensor_class) else repr(x) for x in inputs]
+            return DtypeError(f"got {' and '.join(kinds)}, expected numbers that this can be done with ({error})",
+                              where=_name_for_people(self))
         if self.broadcasts and not _do_broadcast(shapes):
             return ShapeError(f"got shapes {' and '.join(map(str, shapes))}, which do not broadcast: from the last "
                               f"axis on, sizes must be equal or 1", where=_name_for_people(self))

@@ -110,6 +110,13 @@ class Module:
                 path = recording.module_path(stack[0], self)
                 error.where, error.located = " ".join(part for part in (path, self.short_name()) if part), True
             raise
+        except (AttributeError, TypeError) as error:
+            wrong = next((x for x in args if not isinstance(x, Tensor)), None)
+            if wrong is None or not type(self).__module__.startswith("minidl.nn."):
+                raise
+            path = recording.module_path(stack[0], self)
+            raise DtypeError(f"got {type(wrong).__name__}, expected a tensor; use minidl.tensor(x)",
+                             where=" ".join(part for part in (path, self.short_name()) if part)) from error
         finally:
             stack.pop()
 

@@ -128,6 +128,9 @@ class IndexPut(Op):
 
 def check_gather(x: Tensor, axis: int, index: Tensor, where: str = "gather") -> None:
     """Raise unless `index` picks from `x` along `axis`; its range is checked where it can be read without waiting."""
+    if not hasattr(index, "array"):
+        raise ShapeError(f"got {type(index).__name__} as an index, expected a tensor of integers; use minidl.tensor(x)",
+                         where=where)
     if index.dtype.kind not in "iu" or index.ndim != x.ndim:
         raise ShapeError(f"got an index of {index.dtype} and shape {index.shape} for a tensor of shape {x.shape}, "
                          f"expected integers with {x.ndim} dimensions", where=where)

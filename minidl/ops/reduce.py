@@ -32,6 +32,8 @@ def axes_of(dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
 
 def axis_of(dim: int, ndim: int) -> int:
     """`dim` without the negative numbers: -1 is the last axis. A number without axes takes 0 and -1, as in PyTorch."""
+    if not hasattr(dim, "__index__"):
+        raise ShapeError(f"got dim={dim!r}, expected an integer")
     dim = operator.index(dim)
     if not -max(ndim, 1) <= dim < max(ndim, 1):
         raise ShapeError(f"got dim={dim} for a tensor with {ndim} dimensions, expected {-max(ndim, 1)} to "

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def full_shape(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     """A requested shape with its -1 worked out; checks that it holds exactly `size` elements."""
+    if not all(hasattr(n, "__index__") for n in shape):
+        raise ShapeError(f"got the shape {shape}, expected integers", where="reshape")
     if any(n < -1 for n in shape) or shape.count(-1) > 1:
         raise ShapeError(f"got the shape {shape}, expected sizes of 0 or more, and -1 at most once", where="reshape")
     known = math.prod(n for n in shape if n != -1)

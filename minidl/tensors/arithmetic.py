@@ -406,15 +406,15 @@ class Arithmetic(TensorBase):
 
     def logical_and(self, other: Tensor) -> Tensor:
         """Where both are not 0."""
-        return self.bool() & other.bool()
+        return self.bool() & as_operand(other).bool()
 
     def logical_or(self, other: Tensor) -> Tensor:
         """Where at least one is not 0."""
-        return self.bool() | other.bool()
+        return self.bool() | as_operand(other).bool()
 
     def logical_xor(self, other: Tensor) -> Tensor:
         """Where exactly one is not 0."""
-        return self.bool() ^ other.bool()
+        return self.bool() ^ as_operand(other).bool()
 
     def logical_not(self) -> Tensor:
         """Where x is 0."""

@@ -277,6 +277,8 @@ class Shaping(Arithmetic):
         """y = x, but y[i, index[i, j]] = src[i, j] for dim=1, and so on; src may be a number."""
         axis, src = axis_of(dim, self.ndim), value if src is None else src
         check_gather(self, axis, index, "scatter")  # type: ignore[arg-type]
+        if not is_tensor(src) and not isinstance(src, int | float):
+            raise SettingError(f"got src={src!r}, expected a tensor or a number", where="scatter")
         if is_tensor(src):
             src = src[tuple(slice(n) for n in index.shape)]
         places = along_axis(self.array, index.array, axis)
