@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backend import backend_for, device
+from minidl.backend import as_number, backend_for, device
 from minidl.dtypes import Dtype
-from minidl.errors import SettingError
+from minidl.errors import DtypeError, SettingError
 from minidl.rng import Generator, default_generator
 from minidl.tensors import Tensor, as_tuple, host_array
 
@@ -43,7 +43,7 @@ def _shape(sizes: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _float(dtype: Any) -> Dtype:
-    return dtypes.get_default_dtype() if dtype is None else np.dtype(dtype)
+    return dtypes.get_default_dtype() if dtype is None else dtypes.known(dtype)
 
 
 def tensor(data: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
@@ -87,7 +87,11 @@ def empty(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bo
 def full(size: Sequence[int], fill_value: Any, dtype: Any = None, device: Place = None,
          requires_grad: bool = False) -> Tensor:
     """One number everywhere; its type decides the dtype unless one is given."""
-    array = np.full(_shape(size), fill_value, dtype or dtypes.dtype_of_number(fill_value))
+    if as_number(fill_value) is None and not isinstance(fill_value, Tensor):
+        raise DtypeError(f"got fill_value={fill_value!r}, expected a number", where="full")
+    number = fill_value.item() if isinstance(fill_value, Tensor) else as_number(fill_value)
+    number_type = dtypes.dtype_of_number(number) if dtype is None else dtypes.known(dtype)
+    array = np.full(_shape([size]), dtypes.wrapped(number, number_type), number_type)
     return _finished(array, device, requires_grad)
 
 
@@ -115,10 +119,15 @@ def empty_like(input: Tensor, dtype: Any = None, device: Place = None, requires_
                  requires_grad=requires_grad)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None,
+def arange(start: Any, end: Any = None, step: Any = 1, dtype: Any = None,
            device: Place = None, requires_grad: bool = False) -> Tensor:
     """Numbers from `start` (or 0) up to, not including, `end`."""
     first, last = (0, start) if end is None else (start, end)
+    if any(as_number(n) is None and not isinstance(n, Tensor) for n in (first, last, step)):
+        raise SettingError(f"got {first!r}, {last!r} and a step of {step!r}, expected numbers", where="arange")
+    first, last, step = (n.item() if isinstance(n, Tensor) else n for n in (first, last, step))
+    if step == 0 or (last - first) * step < 0:
+        raise SettingError(f"got {first} to {last} in steps of {step}, which lead nowhere", where="arange")
     if dtype is None:
         integers = all(isinstance(n, int) for n in (first, last, step))
         dtype = dtypes.int64 if integers else dtypes.get_default_dtype()
@@ -128,6 +137,8 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: Any =
 def linspace(start: float, end: float, steps: int, dtype: Any = None, device: Place = None,
              requires_grad: bool = False) -> Tensor:
     """`steps` numbers at equal distances, both ends included."""
+    if not hasattr(steps, "__index__") or steps < 0:
+        raise SettingError(f"got steps={steps!r}, expected 0 or more", where="linspace")
     return _finished(np.linspace(start, end, steps).astype(_float(dtype)), device, requires_grad)
 
 
@@ -170,13 +181,18 @@ def randint(low: int = 0, high: Any = None, size: Sequence[int] | None = None, d
     """Integers from `low` up to, not including, `high`; `randint(10, (3,))` starts at 0."""
     if size is None:
         low, high, size = 0, low, high
+    if size is None or not low < high:
+        raise SettingError(f"got low={low}, high={high} and size={size}, expected low below high, and a size",
+                           where="randint")
     array = (generator or default_generator).numpy.integers(low, high, _shape([size]), dtype=np.int64)
     return _finished(array.astype(dtype), device, False)
 
 
 def randperm(n: int, device: Place = None, generator: Generator | None = None) -> Tensor:
     """The numbers 0 … n-1 in random order."""
-    return _finished((generator or default_generator).numpy.permutation(n), device, False)
+    if not hasattr(n, "__index__") or n < 0:
+        raise SettingError(f"got n={n!r}, expected a whole number of 0 or more", where="randperm")
+    return _finished((generator or default_generator).numpy.permutation(int(n)), device, False)
 
 
 def rand_like(input: Tensor, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:

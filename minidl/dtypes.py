@@ -52,6 +52,20 @@ def get_default_dtype() -> Dtype:
     return _default
 
 
+_ALL = (float32, float64, float16, int64, int32, int16, int8, uint8, bool_)
+
+
+def known(dtype: Any) -> Dtype:
+    """Anything that names a number type, as one of those that minidl has."""
+    try:
+        found: Dtype | None = np.dtype({bool: "bool", int: "int64", float: "float64"}.get(dtype, dtype))
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found not in _ALL:
+        raise DtypeError(f"got {dtype!r}, expected one of {', '.join(map(str, _ALL))}", where="dtype")
+    return found
+
+
 def is_floating(dtype: Dtype) -> bool:
     """Whether the type can carry a gradient."""
     return dtype.kind == "f"

@@ -271,11 +271,12 @@ def _checked(tensors: Sequence[Tensor], where: str) -> list[Tensor]:
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Vectors, or matrices, one below the other."""
-    return cat([x.unsqueeze(0) if x.ndim == 1 else x for x in _checked(tensors, "vstack")], 0)
+    return cat([x.reshape(1, -1) if x.ndim < 2 else x for x in _checked(tensors, "vstack")], 0)
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Vectors one behind the other, or matrices side by side."""
+    tensors = [x.reshape(1) if x.ndim == 0 else x for x in _checked(tensors, "hstack")]
     return cat(tensors, 0 if tensors[0].ndim == 1 else 1)
 
 
@@ -284,6 +285,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     if indexing not in ("ij", "xy"):
         raise SettingError(f'got indexing={indexing!r}, expected "ij" or "xy"', where="meshgrid")
     axes = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
+    _checked(axes, "meshgrid")
+    if builtins.any(x.ndim > 1 for x in axes):
+        raise ShapeError("got a tensor with several axes, expected vectors", where="meshgrid")
     shape = [x.numel() for x in axes]
     grids = [x.reshape(tuple(-1 if i == k else 1 for i in range(len(axes)))).expand(shape)
              for k, x in enumerate(axes)]
@@ -292,7 +296,13 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """All tensors expanded to the shape that they broadcast to."""
-    shape = np.broadcast_shapes(*(x.shape for x in tensors))
+    _checked(tensors, "broadcast_tensors")
+    try:
+        shape = np.broadcast_shapes(*(x.shape for x in tensors))
+    except ValueError:
+        shapes = " and ".join(str(x.shape) for x in tensors)
+        raise ShapeError(f"got shapes {shapes}, which do not broadcast: from the last axis on, sizes must be equal or "
+                         f"1", where="broadcast_tensors") from None
     return tuple(x.expand(shape) for x in tensors)
 
 
@@ -353,9 +363,12 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     sizes: dict[str, int] = {}
     for text, x in zip(letters, tensors, strict=True):
         for letter, n in zip(text, x.shape, strict=True):
-            if sizes.setdefault(letter, n) != n:
-                raise ShapeError(f"got the sizes {sizes[letter]} and {n} for {letter!r} in {equation!r}, expected one",
+            known = sizes.get(letter, 1)
+            if 1 not in (known, n) and known != n:
+                raise ShapeError(f"got the sizes {known} and {n} for {letter!r} in {equation!r}, expected one",
                                  where="einsum")
+            sizes[letter] = n if known == 1 else known
+    tensors = [x.expand(tuple(sizes[c] for c in text)) for text, x in zip(letters, tensors, strict=True)]
     if len(set(output)) < len(output) or not set(output) <= set(sizes):
         raise ShapeError(f"got the output {output!r} in {equation!r}, expected letters of the inputs, each once",
                          where="einsum")
@@ -368,6 +381,8 @@ def _parsed(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
     letters = left.split(",")
     if len(letters) != len(ndims):
         raise ShapeError(f"got {len(ndims)} tensors for {equation!r}, expected {len(letters)}", where="einsum")
+    if builtins.any(text.count(".") not in (0, 3) or text.replace("...", "").count(".") for text in (*letters, output)):
+        raise ShapeError(f"got {equation!r}, expected \"...\" at most once in each operand", where="einsum")
     # the axes behind "..." are aligned at the end, as in broadcasting
     dots = [ndim - len(text) + 3 if "..." in text else 0 for text, ndim in zip(letters, ndims, strict=True)]
     unused = [c for c in string.ascii_letters if c not in equation][:builtins.max(0, *dots)]
@@ -385,6 +400,9 @@ def _with_single_letters(letters: str, x: Tensor) -> tuple[str, Tensor]:
         while letters.count(letter) > 1:
             first = letters.index(letter)
             second = letters.index(letter, first + 1)
+            if x.shape[first] != x.shape[second]:
+                raise ShapeError(f"got the sizes {x.shape[first]} and {x.shape[second]} for {letter!r}, expected one",
+                                 where="einsum")
             x = x.diagonal(0, first, second)                # the two axes become one, the last
             letters = letters[:first] + letters[first + 1:second] + letters[second + 1:] + letter
     return letters, x
@@ -414,7 +432,7 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the chance that stands in `input`, else 0."""
     draws = (generator or default_generator).numpy.random(tuple(input.shape))
     chances = input.detach()._on_host()
-    if ((chances < 0) | (chances > 1)).any():
+    if not ((chances >= 0) & (chances <= 1)).all():
         raise SettingError("got a chance outside of 0 to 1", where="bernoulli")
     return as_operand(draws < chances).to(input.device).to(input.dtype)
 
@@ -423,4 +441,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     """Normal draws with the given means and standard deviations, numbers or tensors."""
     shape = as_tuple((size,)) if size is not None else np.broadcast_shapes(*(
         tuple(x.shape) if isinstance(x, Tensor) else () for x in (mean, std)))
-    return ops.Add()(randn(shape, generator=generator) * std, mean)
+    if not isinstance(std, Tensor) and not std >= 0:
+        raise SettingError(f"got std={std}, expected 0 or more", where="normal")
+    place = next((x.device for x in (mean, std) if isinstance(x, Tensor)), None)
+    return ops.Add()(randn(shape, device=place, generator=generator) * std, mean)

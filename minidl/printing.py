@@ -33,6 +33,10 @@ def set_printoptions(precision: int | None = None, threshold: int | None = None,
             raise SettingError(f"got profile={profile!r}, expected one of {', '.join(map(repr, profiles))}",
                                where="set_printoptions")
         options = profiles[profile]
+    for name, value in (("precision", precision), ("threshold", threshold), ("edgeitems", edgeitems),
+                        ("linewidth", linewidth)):
+        if value is not None and (not isinstance(value, int | float) or value < 0):
+            raise SettingError(f"got {name}={value!r}, expected 0 or more", where="set_printoptions")
     given: dict[str, Any] = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems,
                              "linewidth": linewidth, "sci_mode": sci_mode}
     options = replace(options, **{name: value for name, value in given.items() if value is not None})
@@ -43,7 +47,7 @@ def format_array(array: np.ndarray, prefix: str) -> str:
     if array.ndim == 0:
         return str(_number_format(array)(array.item()))
     if array.size == 0:
-        return "[]"
+        return "[]" if array.ndim == 1 else f"[], size={array.shape}"
     shown = _shown(array).ravel()
     one = _number_format(shown)
     counts = shown if array.dtype.kind != "f" else shown[np.isfinite(shown) & (shown != 0)]      # not the sign of -0.

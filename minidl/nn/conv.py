@@ -33,6 +33,11 @@ class _Conv(Module):
         if padding_mode not in modes:
             raise SettingError(f"got padding_mode={padding_mode!r}, expected {' or '.join(map(repr, modes))}",
                                where=name)
+        if isinstance(padding, str) and (padding not in ("same", "valid") or self.is_transposed):
+            raise SettingError(f'got padding={padding!r}, expected "same", "valid" or numbers', where=name)
+        if padding == "same" and set(stride) != {1}:
+            raise SettingError(f'got padding="same" with stride={stride}, expected stride 1; give the padding in cells',
+                               where=name)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.padding_mode = padding_mode
         first, second = (in_channels, out_channels) if self.is_transposed else (out_channels, in_channels)
@@ -139,7 +144,8 @@ class ConvTranspose2d(_Conv):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """x (N, C, H, W) -> (N, O, OH, OW); output_size (OH, OW) chooses the output padding."""
-        extra = self.output_padding if output_size is None else self._extra(input, tuple(output_size)[-2:])
+        wanted = (output_size, output_size) if isinstance(output_size, int) else output_size
+        extra = self.output_padding if wanted is None else self._extra(input, tuple(wanted)[-2:])
         return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,  # type: ignore[arg-type]
                                   self.dilation)  # type: ignore[arg-type]
 

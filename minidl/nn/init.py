@@ -162,7 +162,7 @@ def default_uniform_(tensor: Tensor, fan_in: int) -> Tensor:
 def _fan(tensor: Tensor, mode: str) -> int:
     if mode not in ("fan_in", "fan_out"):
         raise SettingError(f'got mode={mode!r}, expected "fan_in" or "fan_out"', where="init")
-    return fan_in_of(tensor) if mode == "fan_in" else fan_out_of(tensor)
+    return max(1, fan_in_of(tensor) if mode == "fan_in" else fan_out_of(tensor))
 
 
 def _two_axes(tensor: Tensor, where: str) -> tuple[int, int]:

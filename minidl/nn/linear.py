@@ -8,6 +8,7 @@ from typing import Any
 from minidl import creation
 from minidl.errors import SettingError
 from minidl.nn import functional as F
+from minidl.nn.functional.checks import check_number
 from minidl.nn.init import default_uniform_, normal_, uniform_
 from minidl.nn.module import Module, Parameter, positive
 from minidl.tensors import Tensor
@@ -160,8 +161,7 @@ class Identity(Module):
 class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise SettingError(f"got p={p}, expected a probability between 0 and 1", where=type(self).__name__)
+        check_number(p, "p", type(self).__name__, 0, 1)
         self.p = p
         self.inplace = inplace
 

@@ -107,18 +107,22 @@ class Module:
             return result
         except MinidlError as error:
             if not error.located:                           # the innermost module knows best
-                path = recording.module_path(stack[0], self)
-                error.where, error.located = " ".join(part for part in (path, self.short_name()) if part), True
+                error.where, error.located = self._place(stack[0]), True
             raise
         except (AttributeError, TypeError) as error:
             wrong = next((x for x in args if not isinstance(x, Tensor)), None)
             if wrong is None or not type(self).__module__.startswith("minidl.nn."):
                 raise
-            path = recording.module_path(stack[0], self)
-            raise DtypeError(f"got {type(wrong).__name__}, expected a tensor; use minidl.tensor(x)",
-                             where=" ".join(part for part in (path, self.short_name()) if part)) from error
+            refusal = DtypeError(f"got {type(wrong).__name__}, expected a tensor; use minidl.tensor(x)",
+                                 where=self._place(stack[0]))
+            refusal.located = True
+            raise refusal from error
         finally:
             stack.pop()
+
+    def _place(self, root: Module) -> str:
+        """Where this module stands, for an error: "features.0 Conv2d(1→6)"."""
+        return " ".join(part for part in (recording.module_path(root, self), self.short_name()) if part)
 
     def __getattr__(self, name: str) -> Any:
         # only reached when the attribute is not there
@@ -228,16 +232,20 @@ class Module:
         """Set a tensor as attribute `name` that moves with the module and, if `persistent`, is saved with it."""
         self._check_initialised()
         self._check_name(name)
+        _check_kind(tensor, Tensor, name, type(self).__name__)
         setattr(self, name, tensor)
         self._buffers[name] = persistent
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Set a parameter, or None where a layer goes without it."""
+        self._check_name(name)
+        _check_kind(parameter, Parameter, name, type(self).__name__)
         setattr(self, name, parameter)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Set a submodule whose name is computed."""
         self._check_name(name)
+        _check_kind(module, Module, name, type(self).__name__)
         setattr(self, name, module)
 
     register_module = add_module
@@ -254,6 +262,20 @@ class Module:
             if candidate == path:
                 return module
         raise AttributeError(f"{type(self).__name__} has no submodule {path!r}")
+
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter at a path such as "features.0.weight"."""
+        found = dict(self.named_parameters()).get(path)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no parameter {path!r}")
+        return found
+
+    def get_buffer(self, path: str) -> Tensor:
+        """The buffer at a path such as "norm.running_mean"."""
+        found = dict(self.named_buffers()).get(path)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no buffer {path!r}")
+        return found
 
     # -- state --
 
@@ -350,6 +372,14 @@ class Module:
         """Move to the GPU."""
         return self.to("cuda" if index is None else f"cuda:{index}")
 
+    def half(self: M) -> M:
+        """To float16."""
+        return self.to(dtypes.float16)
+
+    def type(self: M, dst_type: Any) -> M:
+        """To a float type."""
+        return self.to(dst_type)
+
     def double(self: M) -> M:
         """To float64."""
         return self.to(dtypes.float64)
@@ -428,6 +458,11 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({extra})"
         return "\n".join([f"{type(self).__name__}({extra}", *("  " + line for line in lines), ")"])
+
+
+def _check_kind(value: Any, kind: type, name: str, where: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ModuleError(f"got {type(value).__name__} for {name!r}, expected a {kind.__name__} or None", where=where)
 
 
 def _hides_modules(value: Any) -> bool:

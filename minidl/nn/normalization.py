@@ -9,6 +9,7 @@ from minidl import creation
 from minidl.dtypes import int64
 from minidl.errors import SettingError, ShapeError
 from minidl.nn import functional as F
+from minidl.nn.functional.checks import check_number
 from minidl.nn.module import Module, Parameter, positive
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
@@ -25,6 +26,7 @@ class _BatchNorm(Module):
                  bias: bool = True) -> None:
         super().__init__()
         self.num_features = positive(num_features, "num_features", type(self).__name__)
+        check_number(eps, "eps", type(self).__name__, 0)
         self.eps = eps
         self.momentum = momentum                            # None: the running values are the means of all batches
         self.affine = affine

@@ -46,6 +46,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Bound every element of all gradients to ±clip_value."""
+    if not clip_value >= 0:
+        raise SettingError(f"got clip_value={clip_value}, expected 0 or more", where="clip_grad_value_")
     for p in _with_gradient(parameters):
         if p.grad is not None:
             p.grad.clamp_(-clip_value, clip_value)

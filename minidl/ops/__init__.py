@@ -29,6 +29,7 @@ from minidl.ops.elementwise import (
     Clamp,
     Clone,
     Cos,
+    Cosh,
     Div,
     Equal,
     Erf,
@@ -52,6 +53,7 @@ from minidl.ops.elementwise import (
     Round,
     Sign,
     Sin,
+    Sinh,
     Sqrt,
     Sub,
     ToDevice,
@@ -59,7 +61,7 @@ from minidl.ops.elementwise import (
     Where,
     Xor,
 )
-from minidl.ops.index import Gather, Index, IndexAdd, IndexPut, ScatterAdd
+from minidl.ops.index import Diagonal, Gather, Index, IndexAdd, IndexPut, ScatterAdd
 from minidl.ops.linalg import Einsum, Linear, MatMul
 from minidl.ops.loss import BCE, CrossEntropy
 from minidl.ops.norm import Normalize
@@ -71,10 +73,11 @@ from minidl.ops.unfold import Fold, Unfold
 __all__ = [
     "BCE", "ELU", "GELU", "Abs", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Atan", "Atan2",
     "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d",
-    "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "CrossEntropy", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp",
-    "Expm1", "Floor", "FloorDiv", "Fold", "Gather", "Greater", "GreaterEqual", "HardTanh", "Index", "IndexAdd",
-    "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d",
-    "MaxPool2dInputGrad", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or",
-    "PReLU", "Permute", "Pow", "ReLU", "Remainder", "Reshape", "Round", "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin",
-    "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
+    "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "Cosh", "CrossEntropy", "CumSum", "Diagonal", "Div", "Einsum",
+    "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fold", "Gather", "Greater", "GreaterEqual", "HardTanh",
+    "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "LogSoftmax", "LogSumExp", "MatMul",
+    "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not",
+    "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "Remainder", "Reshape", "Round", "ScatterAdd", "SiLU",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice",
+    "Trunc", "Unfold", "Where", "Xor",
 ]

@@ -26,6 +26,8 @@ class ReLU(Op):
 class LeakyReLU(Op):
     """y = x where x > 0, else slope · x;   dL/dx = g or slope · g."""
 
+    dtype_rule = "float"
+
     def __init__(self, slope: float) -> None:
         self.slope = slope
 
@@ -122,6 +124,8 @@ class Softplus(Op):
 
 class HardTanh(Op):
     """y = x between `low` and `high`, else the nearer of the two;   dL/dx = g strictly between them, else 0."""
+
+    dtype_rule = "float"
 
     def __init__(self, low: float, high: float) -> None:
         self.low = low

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from minidl import dtypes
 from minidl.backend import Array, Backend, backend_of, xp_of
+from minidl.errors import SettingError
 from minidl.graph import Op
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Mul(Op):
 
 
 class Div(Op):
-    """y = a / b;   dL/da = g / b,   dL/db = -g · a / b². Integers divide to floats."""
+    """y = a / b;   dL/da = g / b,   dL/db = -g · y / b. Integers divide to floats."""
 
     broadcasts = True
     dtype_rule = "float"
@@ -72,8 +74,8 @@ class Div(Op):
     def backward_a(self, g: Tensor, b: Tensor) -> Tensor:
         return g / b
 
-    def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return -g * a / (b * b)
+    def backward_b(self, g: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        return -g * y / b                                   # not a / b², whose square over- or underflows early
 
 
 class FloorDiv(Op):
@@ -83,6 +85,7 @@ class FloorDiv(Op):
     dtype_rule = "promote"
 
     def forward(self, a: Array, b: Array) -> Array:
+        _refuse_integers_by_zero(a, b)
         return a // b
 
 
@@ -93,6 +96,7 @@ class Remainder(Op):
     dtype_rule = "promote"
 
     def forward(self, a: Array, b: Array) -> Array:
+        _refuse_integers_by_zero(a, b)
         return a % b
 
     def backward_a(self, g: Tensor) -> Tensor:
@@ -100,6 +104,16 @@ class Remainder(Op):
 
     def backward_b(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return -g * FloorDiv()(a, b)
+
+
+def _refuse_integers_by_zero(a: Array, b: Array) -> None:
+    """Integers have no inf to answer with; NumPy says 0. Looked at where that does not mean to wait."""
+    if isinstance(b, int | float):
+        has_zero = b == 0 and not isinstance(b, float)
+    else:
+        has_zero = b.dtype.kind in "iu" and backend_of(b).is_host and bool((b == 0).any())
+    if has_zero and getattr(a, "dtype", dtypes.int64).kind in "iub":
+        raise SettingError("got a 0 to divide integers by; convert to floats first, x.float()", where="division")
 
 
 class Neg(Op):
@@ -214,6 +228,30 @@ class Cos(Op):
 
     def backward(self, g: Tensor, x: Tensor) -> Tensor:
         return -g * x.sin()
+
+
+class Sinh(Op):
+    """y = (e^x - e^-x) / 2;   dL/dx = g · cosh x."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).sinh(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g * x.cosh()
+
+
+class Cosh(Op):
+    """y = (e^x + e^-x) / 2;   dL/dx = g · sinh x."""
+
+    dtype_rule = "float"
+
+    def forward(self, x: Array) -> Array:
+        return xp_of(x).cosh(x)
+
+    def backward(self, g: Tensor, x: Tensor) -> Tensor:
+        return g * x.sinh()
 
 
 class Atan(Op):

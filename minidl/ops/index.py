@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.backend import Array, backend_of, xp_of
 from minidl.errors import LabelError, ShapeError
-from minidl.graph import Op
+from minidl.graph import Op, new_tensor
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -124,6 +124,29 @@ class IndexPut(Op):
 
     def backward_value(self, g: Tensor, *indices: Tensor) -> Tensor:
         return Index(self.key)(g, *indices)
+
+
+class Diagonal(Op):
+    """y[…, k] = x[…, k + below, k + right], a view;   dL/dx = 0 everywhere, plus g on the diagonal.
+
+    offset > 0 starts that many columns to the right, offset < 0 that many rows below.
+    """
+
+    def __init__(self, offset: int) -> None:
+        self.right, self.below = max(offset, 0), max(-offset, 0)
+        self.offset = offset
+
+    def forward(self, x: Array) -> Array:
+        self.shape_of_x = x.shape
+        y = x.diagonal(self.offset, -2, -1)
+        if backend_of(y).is_host:
+            y.flags.writeable = x.flags.writeable           # NumPy locks diagonals; x.diagonal().fill_(1) is meant
+        return y
+
+    def backward(self, g: Tensor) -> Tensor:
+        steps = new_tensor(xp_of(g.array).arange(g.shape[-1]))
+        key = Key((..., Key.ARRAY, Key.ARRAY))
+        return IndexAdd(key, self.shape_of_x)(g, steps + self.below, steps + self.right)
 
 
 def check_gather(x: Tensor, axis: int, index: Tensor, where: str = "gather") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from minidl.backend import Array, xp_of
@@ -95,9 +96,10 @@ class Linear(Op):
         return g @ w                                        # (…, O) @ (O, I) -> (…, I)
 
     def backward_w(self, g: Tensor, x: Tensor) -> Tensor:
-        rows_g = g.reshape(-1, g.shape[-1])                 # (…, O) -> (N, O)
-        rows_x = x.reshape(-1, x.shape[-1])                 # (…, I) -> (N, I)
+        n = math.prod(g.shape[:-1])
+        rows_g = g.reshape(n, g.shape[-1])                  # (…, O) -> (N, O)
+        rows_x = x.reshape(n, x.shape[-1])                  # (…, I) -> (N, I)
         return rows_g.mT @ rows_x                           # (O, N) @ (N, I) -> (O, I)
 
     def backward_b(self, g: Tensor) -> Tensor:
-        return g.reshape(-1, g.shape[-1]).sum(0)            # (…, O) -> (N, O) -> (O,)
+        return g.sum(tuple(range(g.ndim - 1))) if g.ndim > 1 else g         # (…, O) -> (O,)

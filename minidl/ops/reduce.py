@@ -125,6 +125,8 @@ class Norm(_Reduction):
 class CumSum(Op):
     """y[i] = sum over j <= i of x[j] along an axis;   dL/dx[j] = sum over i >= j of g[i]."""
 
+    dtype_rule = "same"
+
     def __init__(self, axis: int) -> None:
         self.axis = axis
 

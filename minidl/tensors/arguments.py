@@ -81,8 +81,8 @@ def host_array(data: Any, dtype: Any = None) -> np.ndarray:
     """
     if is_tensor(data):
         data = data.detach()._on_host()
-    elif isinstance(data, list | tuple) and _first_number(data) is not None:
-        dtype = _first_number(data).dtype if dtype is None else dtype
+    elif isinstance(data, list | tuple) and (first := _first_number(data)) is not None:
+        dtype = first.dtype if dtype is None and first.dtype.kind == "f" else dtype
         data = _without_tensors(data)
     try:
         array = np.asarray(data)
@@ -95,7 +95,8 @@ def host_array(data: Any, dtype: Any = None) -> np.ndarray:
         raise DtypeError(f"got data of type {array.dtype}, expected numbers (float16/32/64, integers or booleans)",
                          where="tensor")
     # in the byte order of this machine: a file's may be the other one
-    return array.astype(np.dtype(dtype or array.dtype).newbyteorder("="), copy=False)
+    wanted = array.dtype.newbyteorder("=") if dtype is None else dtypes.known(dtype)
+    return array.astype(wanted, copy=False)
 
 
 def _first_number(data: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import ops
+from minidl import dtypes, ops
 from minidl.errors import DtypeError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.ops.linalg import matmul
@@ -145,13 +145,23 @@ class Arithmetic(TensorBase):
 
     def add(self, other: Any, *, alpha: float = 1) -> Tensor:
         """x + alpha · other."""
-        return ops.Add()(self, other if alpha == 1 else other * alpha)
+        return ops.Add()(self, other if alpha == 1 else self._times(other, alpha))
 
     def sub(self, other: Any, *, alpha: float = 1) -> Tensor:
         """x - alpha · other."""
-        return ops.Sub()(self, other if alpha == 1 else other * alpha)
+        return ops.Sub()(self, other if alpha == 1 else self._times(other, alpha))
 
     subtract = sub
+
+    def _times(self, other: Any, alpha: float) -> Any:
+        """alpha · other, in the type that x + other has."""
+        if not is_tensor(other):
+            return other * alpha
+        common = dtypes.result_type([(self.dtype, self.ndim), (other.dtype, other.ndim)])
+        if isinstance(alpha, float) and not dtypes.is_floating(common):
+            raise DtypeError(f"got alpha={alpha} for tensors of {self.dtype} and {other.dtype}, expected an integer",
+                             where="add")
+        return other.to(common) * alpha
 
     def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         """x / other; rounding_mode "floor" rounds down, "trunc" towards zero."""
@@ -193,7 +203,8 @@ class Arithmetic(TensorBase):
 
     def addmm(self, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
         """beta · x + alpha · a @ b."""
-        return self * beta + (a @ b) * alpha
+        product = a @ b if alpha == 1 else (a @ b) * alpha
+        return product if beta == 0 else product + self * beta
 
     def addcmul(self, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
         """x + value · a · b."""
@@ -302,11 +313,11 @@ class Arithmetic(TensorBase):
 
     def sinh(self) -> Tensor:
         """(e^x - e^-x) / 2."""
-        return (self.expm1() - (-self).expm1()) / 2         # expm1 keeps the digits of a small x
+        return ops.Sinh()(self)
 
     def cosh(self) -> Tensor:
         """(e^x + e^-x) / 2."""
-        return (self.exp() + (-self).exp()) / 2
+        return ops.Cosh()(self)
 
     def tanh(self) -> Tensor:
         """The hyperbolic tangent."""

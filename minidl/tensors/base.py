@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="TensorBase")
 
+_OLDER_TYPES = {"FloatTensor": dtypes.float32, "DoubleTensor": dtypes.float64, "HalfTensor": dtypes.float16,
+                "LongTensor": dtypes.int64, "IntTensor": dtypes.int32, "ShortTensor": dtypes.int16,
+                "CharTensor": dtypes.int8, "ByteTensor": dtypes.uint8, "BoolTensor": dtypes.bool_}
+
 # names that PyTorch's tensors have and these have not, with what to use instead
 _HINTS = {
     "register_post_accumulate_grad_hook": "use register_hook, which sees the complete gradient",
@@ -282,9 +286,14 @@ class TensorBase:
                 dtype = arg
         here, there = backend_of(self.array), backend_of(self.array) if device is None else backend_for(device)
         moved = cast("Tensor", self) if here is there else ops.ToDevice(there)(self)
-        if dtype is None or moved.dtype == np.dtype(dtype):
+        wanted = moved.dtype if dtype is None else dtypes.known(dtype)
+        if moved.dtype == wanted:
             return moved.clone() if copy and moved is self else moved
-        return ops.Cast(np.dtype(dtype))(moved)
+        return ops.Cast(wanted)(moved)
+
+    def _unshared(self, result: Tensor) -> Tensor:
+        """The result in memory of its own, where it came out as a view of this tensor."""
+        return result.clone() if result.version is self.version else result
 
     def new_tensor(self, data: Any, dtype: Any = None, requires_grad: Flag = False) -> Tensor:
         """A tensor with this data, in this one's dtype and on its device."""
@@ -328,8 +337,12 @@ class TensorBase:
         return self.to(device=Device("cuda", index))
 
     def type(self, dtype: Any = None) -> Any:
-        """The same numbers as another dtype; without one, the name of the type, "float32"."""
-        return str(self.dtype) if dtype is None else self.to(dtype)
+        """The same numbers as another dtype; without one, the name of the type, "float32".
+
+        PyTorch's older names, `x.type(torch.LongTensor)` or "torch.LongTensor", are understood.
+        """
+        older = str(getattr(dtype, "__name__", dtype)).rpartition(".")[2]
+        return str(self.dtype) if dtype is None else self.to(_OLDER_TYPES.get(older, dtype))
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the dtype and on the device of another tensor."""

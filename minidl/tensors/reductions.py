@@ -58,7 +58,7 @@ class Reductions(Shaping):
     def std(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *,
             correction: float | None = None) -> Tensor:
         """The standard deviation, the root of `var`."""
-        return self.var(dim, unbiased, keepdim, correction=correction).sqrt()
+        return _root(self.var(dim, unbiased, keepdim, correction=correction))
 
     @numpy_names
     def norm(self, p: Any = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -76,7 +76,8 @@ class Reductions(Shaping):
             return (self != 0).to(self.dtype).sum(axes, keepdim)
         if p == 1:
             return abs(self).sum(axes, keepdim)
-        return ops.Pow()((abs(self) ** p).sum(axes, keepdim), 1 / p)
+        total = (abs(self) ** p).sum(axes, keepdim)
+        return ops.Where()(total == 0, 0, ops.Where()(total == 0, 1, total) ** (1 / p))      # gradient 0 at length 0
 
     @numpy_names
     def logsumexp(self, dim: Dim, keepdim: bool = False) -> Tensor:
@@ -103,7 +104,7 @@ class Reductions(Shaping):
             # (2h,) or (2h + 1,) -> (h,) or (h + 1,): an odd one out waits for the next round
             x = ops.Cat(0)(x[:half] * x[half:2 * half], x[2 * half:])
         y = x[0] if len(x) else ops.Cast(x.dtype)(new_tensor(xp_of(x.array).ones(x.shape[1:])))
-        return y.unsqueeze(dim) if keepdim and dim is not None else y
+        return self._unshared(y.unsqueeze(dim) if keepdim and dim is not None and self.ndim else y)
 
     @numpy_names
     def cumsum(self, dim: int, dtype: Any = None) -> Tensor:
@@ -114,11 +115,13 @@ class Reductions(Shaping):
     def cumprod(self, dim: int, dtype: Any = None) -> Tensor:
         """The products of all elements so far along `dim`. Each round doubles how many factors have gone in."""
         x = self.to(dtype=dtype if dtype or self.is_floating_point() else dtypes.int64)
+        if x.ndim == 0:
+            return self._unshared(x)
         y, reach = x.movedim(dim, 0), 1
         while reach < len(y):
             y = ops.Cat(0)(y[:reach], y[reach:] * y[:-reach])
             reach *= 2
-        return y.movedim(0, dim)
+        return self._unshared(y.movedim(0, dim))
 
     # -- the largest and the smallest --
 
@@ -147,7 +150,7 @@ class Reductions(Shaping):
         if dim is None:
             return self.flatten()[indices.flatten()].reshape(())
         if self.ndim == 0:
-            return ValuesAndIndices(self.reshape(()), indices.reshape(()))
+            return ValuesAndIndices(self.clone(), indices.reshape(()))
         values = self.gather(dim, indices)
         if not keepdim:
             values, indices = values.squeeze(dim), indices.squeeze(dim)
@@ -200,7 +203,7 @@ class Reductions(Shaping):
     def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesAndIndices:
         """(values, indices) along `dim` in order; equal ones stay in their order."""
         indices = self.argsort(dim, descending)
-        return ValuesAndIndices(self.gather(dim, indices) if self.ndim else self.reshape(()), indices)
+        return ValuesAndIndices(self.gather(dim, indices) if self.ndim else self.clone(), indices)
 
     @numpy_names
     def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesAndIndices:
@@ -218,13 +221,15 @@ class Reductions(Shaping):
         """The element in the middle, the lower one of two; with `dim`, (values, indices) along it."""
         if dim is None:
             self._check_not_empty(None, "median")
-            return self.ravel().sort().values[(self.numel() - 1) // 2]
+            return self.ravel().median(0).values
         if self.ndim == 0:
             return self.sort()
         self._check_not_empty(dim, "median")
         values, indices = self.sort(dim)
-        middle = (self.shape[axis_of(dim, self.ndim)] - 1) // 2
-        parts = values.narrow(dim, middle, 1), indices.narrow(dim, middle, 1)
+        n = self.shape[axis_of(dim, self.ndim)]
+        has_nan = values.narrow(dim, n - 1, 1).isnan()      # nan is sorted behind all numbers, and is then the median
+        parts = (ops.Where()(has_nan, x.narrow(dim, n - 1, 1), x.narrow(dim, (n - 1) // 2, 1))
+                 for x in (values, indices))
         return ValuesAndIndices(*(part if keepdim else part.squeeze(dim) for part in parts))
 
     @numpy_names
@@ -264,7 +269,8 @@ class Reductions(Shaping):
     def unique(self, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
         """The different elements in order; also where each one went, and how often each occurs, if asked for."""
         # NumPy does it on the host for any device; the answer's size is unknown before, so it must be waited for
-        values, inverse, counts = np.unique(self._on_host(), return_inverse=True, return_counts=True)
+        values, inverse, counts = np.unique(self._on_host(), return_inverse=True, return_counts=True,
+                                            equal_nan=False)
         results = [values] + [inverse.reshape(self.shape)] * return_inverse + [counts] * return_counts
         moved = tuple(new_tensor(result).to(self.device) for result in results)
         return moved[0] if len(moved) == 1 else moved
@@ -274,8 +280,11 @@ class Reductions(Shaping):
         if self.dtype.kind not in "iu" or self.ndim != 1 or (self.numel() and int(self.min()) < 0):
             raise DtypeError(f"got {self.dtype} of shape {self.shape}, expected a vector of integers from 0 on",
                              where="bincount")
-        xp = xp_of(self.array)
-        return new_tensor(xp.bincount(self.array, None if weights is None else weights.array, minlength))
+        if weights is not None and (not is_tensor(weights) or weights.shape != self.shape):
+            raise ShapeError(f"got weights of shape {getattr(weights, 'shape', ())}, expected {self.shape}",
+                             where="bincount")
+        counts = xp_of(self.array).bincount(self.array, None if weights is None else weights.array, minlength)
+        return new_tensor(counts if weights is None else counts.astype(weights.dtype))
 
     def trace(self) -> Tensor:
         """The sum of the diagonal of a matrix."""
@@ -296,3 +305,8 @@ class Reductions(Shaping):
         draws = [(generator or default_generator).numpy.choice(len(row), num_samples, replacement, row / row.sum())
                  for row in rows]
         return new_tensor(xp_of(self.array).asarray(draws)).reshape(*self.shape[:-1], num_samples)
+
+
+def _root(v: Tensor) -> Tensor:
+    """√v, whose gradient at 0 is 0 instead of inf: numbers that are all equal have a deviation to grow, not a slope."""
+    return ops.Where()(v == 0, 0, ops.Where()(v == 0, 1, v).sqrt())

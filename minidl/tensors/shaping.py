@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import dtypes, ops
-from minidl.backend import xp_of
-from minidl.errors import DtypeError, SettingError, ShapeError
+from minidl.backend import backend_of, xp_of
+from minidl.errors import DtypeError, OutOfRangeError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.ops.index import along_axis, check_gather, split_key
 from minidl.ops.reduce import axes_of, axis_of
@@ -114,24 +114,32 @@ class Shaping(Arithmetic):
         if len(times) < self.ndim:
             raise ShapeError(f"got {len(times)} numbers of repeats for a tensor with {self.ndim} dimensions, expected "
                              f"at least one for each", where="repeat")
+        if any(n < 0 for n in times):
+            raise SettingError(f"got {times}, expected numbers of repeats of 0 or more", where="repeat")
         own = (1,) * (len(times) - self.ndim) + tuple(self.shape)
         # (a, b) repeated (r, s) times: (1, a, 1, b) -> (r, a, s, b) -> (r·a, s·b)
         between = self.reshape(tuple(n for size in own for n in (1, size)))
         stretched = between.expand(tuple(n for r, size in zip(times, own, strict=True) for n in (r, size)))
-        return stretched.reshape(tuple(r * size for r, size in zip(times, own, strict=True)))
+        return self._unshared(stretched.reshape(tuple(r * size for r, size in zip(times, own, strict=True))))
 
     def tile(self, *repeats: Any) -> Tensor:
         """Like `repeat`, with missing numbers of repeats taken as 1."""
         times = as_tuple(repeats)
         return self.repeat((1,) * (self.ndim - len(times)) + tuple(times))
 
-    def repeat_interleave(self, repeats: int, dim: int | None = None) -> Tensor:
-        """Each element `repeats` times, one beside the other: 1, 2 -> 1, 1, 2, 2."""
+    def repeat_interleave(self, repeats: Any, dim: int | None = None) -> Tensor:
+        """Each element `repeats` times, one beside the other: 1, 2 -> 1, 1, 2, 2. Or each as often as a tensor says."""
         if dim is None:
             return self.ravel().repeat_interleave(repeats, 0)
         axis = axis_of(dim, self.ndim)
+        if is_tensor(repeats):
+            places = np.repeat(np.arange(self.shape[axis]), repeats._on_host())
+            return self.index_select(axis, new_tensor(places).to(self.device))
+        if repeats < 0:
+            raise SettingError(f"got repeats={repeats}, expected 0 or more", where="repeat_interleave")
         shape = (*self.shape[:axis + 1], repeats, *self.shape[axis + 1:])
-        return self.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)    # (a, b) -> (a, r, b) -> (a·r, b)
+        repeated = self.unsqueeze(axis + 1).expand(shape)                        # (a, b) -> (a, r, b)
+        return self._unshared(repeated.flatten(axis, axis + 1))                  # (a, r, b) -> (a·r, b)
 
     # -- other orders --
 
@@ -153,11 +161,15 @@ class Shaping(Arithmetic):
 
     swapaxes = swapdims = transpose
 
-    def movedim(self, source: int, destination: int) -> Tensor:
-        """One axis moved to another place, as a view; the others keep their order."""
-        axes = [axis for axis in range(self.ndim) if axis != axis_of(source, self.ndim)]
-        axes.insert(axis_of(destination, self.ndim), axis_of(source, self.ndim))
-        return ops.Permute(tuple(axes))(self)
+    def movedim(self, source: Any, destination: Any) -> Tensor:
+        """One axis (or several) moved to another place, as a view; the others keep their order."""
+        several = isinstance(source, tuple | list)
+        sources = [axis_of(d, self.ndim) for d in (source if several else [source])]
+        places = [axis_of(d, self.ndim) for d in (destination if several else [destination])]
+        axes = [axis for axis in range(self.ndim) if axis not in sources]
+        for place, axis in sorted(zip(places, sources, strict=True)):
+            axes.insert(place, axis)
+        return self.permute(axes)
 
     moveaxis = movedim
 
@@ -180,8 +192,10 @@ class Shaping(Arithmetic):
 
     def flip(self, *dims: Any) -> Tensor:
         """The elements along the axes `dims` in reverse order."""
-        axes = axes_of(as_tuple(dims), self.ndim)
-        return self[tuple(slice(None, None, -1) if axis in axes else slice(None) for axis in range(self.ndim))]
+        given = as_tuple(dims)
+        axes = axes_of(given, self.ndim) if given else ()
+        backwards = tuple(slice(None, None, -1) if axis in axes else slice(None) for axis in range(self.ndim))
+        return self[backwards].clone()                      # its own memory, unlike NumPy's
 
     def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
         """The elements moved along an axis; what falls off the end comes in at the start."""
@@ -215,6 +229,7 @@ class Shaping(Arithmetic):
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """`length` elements along an axis, from `start` on."""
         axis = axis_of(dim, self.ndim)
+        start = start + self.shape[axis] if start < 0 else start
         if not 0 <= start <= start + length <= self.shape[axis]:
             raise ShapeError(f"got start={start} and length={length}, expected a part of the {self.shape[axis]} along "
                              f"dim {dim}", where="narrow")
@@ -256,9 +271,19 @@ class Shaping(Arithmetic):
     @numpy_names
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The elements at the positions `index` along an axis."""
-        if index.ndim > 1:
-            raise ShapeError(f"got an index of shape {index.shape}, expected one axis", where="index_select")
-        return self[(slice(None),) * axis_of(dim, self.ndim) + (index.ravel(),)]
+        axis = axis_of(dim, self.ndim)
+        self._check_positions(axis, index, "index_select")
+        return self[(slice(None),) * axis + (index.ravel(),)]
+
+    def _check_positions(self, axis: int, index: Any, where: str) -> None:
+        """Raise unless the index is one axis of whole numbers that are positions along `axis`."""
+        if not is_tensor(index) or index.ndim > 1 or index.dtype.kind not in "iu":
+            got = f"{index.dtype} of shape {index.shape}" if is_tensor(index) else type(index).__name__
+            raise ShapeError(f"got an index of {got}, expected one axis of integers", where=where)
+        if backend_of(index.array).is_host and index.numel():
+            low, high, n = int(index.array.min()), int(index.array.max()), self.shape[axis] if self.ndim else 1
+            if low < 0 or high >= n:
+                raise OutOfRangeError(f"got the index {low if low < 0 else high}, expected 0 to {n - 1}", where=where)
 
     @numpy_names
     def gather(self, dim: int, index: Tensor) -> Tensor:
@@ -268,9 +293,16 @@ class Shaping(Arithmetic):
         return ops.Gather(axis)(self, index)
 
     @numpy_names
-    def take_along_dim(self, indices: Tensor, dim: int) -> Tensor:
-        """y[i, j] = x[i, indices[i, j]] for dim=1, and so on."""
-        return self.gather(dim, indices)
+    def take_along_dim(self, indices: Tensor, dim: int | None = None) -> Tensor:
+        """y[i, j] = x[i, indices[i, j]] for dim=1, and so on; the other axes are broadcast."""
+        if dim is None:
+            return self.ravel().take_along_dim(indices.ravel(), 0)
+        axis = axis_of(dim, self.ndim)
+        if indices.ndim != self.ndim:
+            raise ShapeError(f"got {indices.shape} for {self.shape}, expected as many axes", where="take_along_dim")
+        pairs = list(zip(self.shape, indices.shape, strict=True))
+        x = self.expand(tuple(n if k == axis or m == 1 else m for k, (n, m) in enumerate(pairs)))
+        return x.gather(axis, indices.expand(tuple(m if k == axis or n == 1 else n for k, (n, m) in enumerate(pairs))))
 
     @numpy_names
     def scatter(self, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
@@ -280,7 +312,7 @@ class Shaping(Arithmetic):
         if not is_tensor(src) and not isinstance(src, int | float):
             raise SettingError(f"got src={src!r}, expected a tensor or a number", where="scatter")
         if is_tensor(src):
-            src = src[tuple(slice(n) for n in index.shape)]
+            src = _part_for(index, src, self, "scatter")
         places = along_axis(self.array, index.array, axis)
         return ops.IndexPut(ops.index.Key((ops.index.Key.ARRAY,) * self.ndim))(self, src, *map(new_tensor, places))
 
@@ -289,15 +321,21 @@ class Shaping(Arithmetic):
         """y = x, then y[i, index[i, j]] += src[i, j] for dim=1, and so on."""
         axis = axis_of(dim, self.ndim)
         check_gather(self, axis, index, "scatter_add")  # type: ignore[arg-type]
-        part = src[tuple(slice(n) for n in index.shape)]
+        part = _part_for(index, src, self, "scatter_add")
         return self + ops.ScatterAdd(axis, tuple(self.shape))(part, index)
 
     @numpy_names
     def index_add(self, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
         """y = x, then y[:, index[j]] += source[:, j] for dim=1, and so on."""
-        key, ARRAY = ops.index.Key, ops.index.Key.ARRAY
-        parts = (slice(None),) * axis_of(dim, self.ndim) + (ARRAY,)
-        return self + ops.IndexAdd(key(parts), tuple(self.shape))(source, index) * alpha
+        axis = axis_of(dim, self.ndim)
+        self._check_positions(axis, index, "index_add")
+        expected = (*self.shape[:axis], index.numel(), *self.shape[axis + 1:])
+        if not is_tensor(source) or source.dtype != self.dtype or source.shape != expected:
+            got = f"{source.dtype} {source.shape}" if is_tensor(source) else type(source).__name__
+            raise ShapeError(f"got a source of {got}, expected {self.dtype} {expected}", where="index_add")
+        key = ops.index.Key((slice(None),) * axis + (ops.index.Key.ARRAY,))
+        placed = ops.IndexAdd(key, tuple(self.shape))(source, index.ravel())
+        return self.add(placed, alpha=alpha)
 
     def masked_fill(self, mask: Tensor, value: Any) -> Tensor:
         """x, but `value` where the mask is True."""
@@ -307,6 +345,9 @@ class Shaping(Arithmetic):
         if isinstance(value, float) and not self.is_floating_point():
             raise DtypeError(f"got {value} for a tensor of {self.dtype}, which cannot hold it; use x.float()",
                              where="masked_fill")
+        if not is_tensor(value) and not isinstance(value, int | float):
+            raise DtypeError(f"got {value!r}, expected a number", where="masked_fill")
+        value = bool(value) if self.dtype.kind == "b" else value
         return ops.Where()(mask, value.to(self.dtype) if is_tensor(value) else value, self)
 
     def masked_select(self, mask: Tensor) -> Tensor:
@@ -326,10 +367,7 @@ class Shaping(Arithmetic):
         if first == second:
             raise ShapeError(f"got dim1={dim1} and dim2={dim2}, expected two axes", where="diagonal")
         others = [axis for axis in range(self.ndim) if axis not in (first, second)]
-        x = self.permute(*others, first, second)                                 # (…, n, m)
-        length = max(0, min(x.shape[-2] + min(offset, 0), x.shape[-1] - max(offset, 0)))
-        steps = new_tensor(xp_of(self.array).arange(length))
-        return x[(..., steps + max(-offset, 0), steps + max(offset, 0))]
+        return ops.Diagonal(offset)(self.permute(*others, first, second))        # (…, n, m) -> (…, length)
 
     def diag(self, diagonal: int = 0) -> Tensor:
         """A vector as the diagonal of a matrix of zeros; of a matrix, its diagonal."""
@@ -343,11 +381,11 @@ class Shaping(Arithmetic):
 
     def tril(self, diagonal: int = 0) -> Tensor:
         """The matrix below and on the diagonal, 0 above."""
-        return ops.Where()(self._column_minus_row() <= diagonal, self, 0)
+        return ops.Where()(self._column_minus_row() <= diagonal, self, False if self.dtype.kind == "b" else 0)
 
     def triu(self, diagonal: int = 0) -> Tensor:
         """The matrix above and on the diagonal, 0 below."""
-        return ops.Where()(self._column_minus_row() >= diagonal, self, 0)
+        return ops.Where()(self._column_minus_row() >= diagonal, self, False if self.dtype.kind == "b" else 0)
 
     def _column_minus_row(self) -> Tensor:
         if self.ndim < 2:
@@ -371,7 +409,10 @@ class Shaping(Arithmetic):
                                f"a step of 1 or more", where="unfold")
         xp = xp_of(self.array)
         index = xp.arange(0, n - size + 1, step)[:, None] + xp.arange(size)
-        return self[(slice(None),) * axis + (new_tensor(index),)].movedim(axis + 1, -1)
+        windows = self[(slice(None),) * axis + (new_tensor(index),)].movedim(axis + 1, -1)
+        if backend_of(windows.array).is_host:
+            windows.array.flags.writeable = False           # in PyTorch a view: a change in place is not to get lost
+        return windows
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -383,8 +424,18 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     target = dtypes.result_type([(x.dtype, x.ndim) for x in operands if is_tensor(x)],
                                 [x for x in operands if not is_tensor(x)])
     xp = xp_of(condition.array)
-    a, b = (x.to(target) if is_tensor(x) else new_tensor(xp.asarray(x, dtype=target)) for x in operands)
+    a, b = (x.to(target) if is_tensor(x) else new_tensor(xp.asarray(dtypes.wrapped(x, target), dtype=target))
+            for x in operands)
     return ops.Where()(condition, a, b)
+
+
+def _part_for(index: Tensor, src: Any, x: Any, where: str) -> Tensor:
+    """The part of src that the index has places for."""
+    if not is_tensor(src) or src.dtype != x.dtype or src.ndim != index.ndim or any(
+            i > n for i, n in zip(index.shape, src.shape, strict=True)):
+        got = f"{src.dtype} {src.shape}" if is_tensor(src) else type(src).__name__
+        raise ShapeError(f"got a src of {got}, expected {x.dtype} of at least {index.shape}", where=where)
+    return src[tuple(slice(n) for n in index.shape)]  # type: ignore[no-any-return]
 
 
 def _check_mask(mask: Any, where: str) -> None:

@@ -6,6 +6,7 @@ import math
 
 from minidl import ops
 from minidl.errors import SettingError, ShapeError
+from minidl.nn.functional.checks import check_tensors
 from minidl.rng import default_generator
 from minidl.tensors import Tensor
 from minidl.tensors.arithmetic import as_operand
@@ -28,6 +29,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x > 0, else w · x: one slope (1,) for all, or (C,) one for each channel of x (N, C, …)."""
+    check_tensors("prelu", input, weight)
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.shape not in ((1,), (channels,)):
         raise ShapeError(f"got slopes of shape {weight.shape} for {channels} channels, expected (1,) or ({channels},)",
@@ -39,6 +41,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
           inplace: bool = False) -> Tensor:
     """Leaky ReLU with a slope drawn between lower and upper for each number in training, else their mean."""
+    if not lower <= upper:
+        raise SettingError(f"got lower={lower} above upper={upper}", where="rrelu")
     if not training:
         return leaky_relu(input, (lower + upper) / 2)
     slopes = as_operand(default_generator.numpy.uniform(lower, upper, tuple(input.shape))).to(input.device)
@@ -130,12 +134,12 @@ def logsigmoid(input: Tensor) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x is above the threshold, else `value`."""
-    return ops.Where()(input > threshold, input, value)
+    return ops.Where()(input <= threshold, value, input)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, but 0 between -λ and λ."""
-    return ops.Where()(input.abs() > lambd, input, 0)
+    return ops.Where()(input.abs() <= lambd, 0, input)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from minidl.backend import backend_of, xp_of
-from minidl.errors import LabelError, MinidlError, ShapeError
+from minidl.errors import DtypeError, LabelError, MinidlError, SettingError, ShapeError
 from minidl.tensors import Tensor
 
 Made = TypeVar("Made")
@@ -31,6 +32,29 @@ def check_range(labels: Tensor, classes: int, where: str, what: str = "label",
         place = first[0] if len(first) == 1 else first
         raise LabelError(f"got the {what} {int(labels.array[first])} at index {place}, expected 0 to {classes - 1} for "
                          f"{classes} {of}", where=where)
+
+
+def check_tensors(where: str, *inputs: Any) -> None:
+    """Raise unless all of these are tensors; None stands for one that is left out."""
+    for x in inputs:
+        if x is not None and not isinstance(x, Tensor):
+            raise DtypeError(f"got {type(x).__name__}, expected a tensor; use minidl.tensor(x)", where=where)
+
+
+def check_floats(where: str, *inputs: Any) -> None:
+    """Raise unless all of these are tensors of floats; None stands for one that is left out."""
+    check_tensors(where, *inputs)
+    for x in inputs:
+        if x is not None and not x.is_floating_point():
+            raise DtypeError(f"got a tensor of {x.dtype}, expected floats; use x.float()", where=where)
+
+
+def check_number(value: Any, name: str, where: str, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise unless this is a number from `low` to `high`."""
+    if not isinstance(value, int | float) or not low <= value <= high:
+        bounds = "" if (low, high) == (-math.inf, math.inf) else (
+            f" of {low:g} or more" if high == math.inf else f" from {low:g} to {high:g}")
+        raise SettingError(f"got {name}={value!r}, expected a number{bounds}", where=where)
 
 
 def located(where: str, make: Callable[..., Made], *args: Any) -> Made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl import ops
 from minidl.errors import SettingError, ShapeError
 from minidl.kernels.geometry import Conv2dGeometry, IntOrPair, Window2d, pair
-from minidl.nn.functional.checks import check_bias, located
+from minidl.nn.functional.checks import check_bias, check_tensors, located
 from minidl.tensors import Tensor
 
 
@@ -15,6 +15,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
 
     padding: cells on each side, "same" (stride 1 only) or "valid".
     """
+    check_tensors("conv2d", input, weight, bias)
     geometry = located("conv2d", Conv2dGeometry.of, tuple(input.shape), tuple(weight.shape), stride, padding, dilation,
                        groups)
     check_bias(bias, weight.shape[0], "conv2d")
@@ -29,6 +30,7 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     OH = (H - 1)·s - 2p + d·(KH - 1) + output_padding + 1: the size of an image that a convolution with these settings
     makes H high. Several sizes do; output_padding says which is meant.
     """
+    check_tensors("conv_transpose2d", input, weight, bias)
     if input.ndim != 4 or weight.ndim != 4 or input.shape[1] != weight.shape[0]:
         raise ShapeError(f"got an input of shape {input.shape} and a weight of shape {weight.shape}, expected "
                          f"(N, C, H, W) and (C, O/groups, KH, KW)", where="conv_transpose2d")
@@ -42,7 +44,7 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     if min(size) < 1:
         raise ShapeError(f"got padding={padding!r}, which leaves an output of {size[0]}×{size[1]}; use less padding",
                          where="conv_transpose2d")
-    if input.shape[1] % groups:
+    if not isinstance(groups, int) or groups < 1 or input.shape[1] % groups:
         raise SettingError(f"got groups={groups}, expected a divisor of the {input.shape[1]} input channels",
                            where="conv_transpose2d")
     # the convolution whose input gradient this is has x for its output and our output for its images
@@ -74,6 +76,7 @@ def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
 
 
 def _check_sequences(x: Tensor, weight: Tensor, where: str) -> None:
+    check_tensors(where, x, weight)
     if x.ndim != 3 or weight.ndim != 3:
         raise ShapeError(f"got an input of shape {x.shape} and a weight of shape {weight.shape}, expected (N, C, L) "
                          f"and three axes too", where=where)
@@ -90,6 +93,7 @@ def single(value: object, name: str) -> int:
 def unfold(input: Tensor, kernel_size: IntOrPair, dilation: IntOrPair = 1, padding: IntOrPair = 0,
            stride: IntOrPair = 1) -> Tensor:
     """Every window as a column: (N, C, H, W) -> (N, C·KH·KW, number of windows)."""
+    check_tensors("unfold", input)
     if input.ndim != 4:
         raise ShapeError(f"got {input.shape}, expected (N, C, H, W)", where="unfold")
     window = _window((input.shape[2], input.shape[3]), kernel_size, dilation, padding, stride, "unfold")
@@ -99,6 +103,7 @@ def unfold(input: Tensor, kernel_size: IntOrPair, dilation: IntOrPair = 1, paddi
 def fold(input: Tensor, output_size: IntOrPair, kernel_size: IntOrPair, dilation: IntOrPair = 1,
          padding: IntOrPair = 0, stride: IntOrPair = 1) -> Tensor:
     """The columns put back as windows, adding where they overlap: (N, C·KH·KW, windows) -> (N, C, H, W)."""
+    check_tensors("fold", input)
     window = _window(pair(output_size, "output_size", 1), kernel_size, dilation, padding, stride, "fold")
     (kh, kw), (rows, columns) = window.kernel_size, window.output_size
     if input.ndim != 3 or input.shape[1] % (kh * kw) or input.shape[2] != rows * columns:

@@ -8,8 +8,9 @@ from typing import Any
 from minidl import ops, recording
 from minidl.backend import xp_of
 from minidl.errors import LabelError, ModuleError, SettingError, ShapeError
+from minidl.functions import broadcast_tensors
 from minidl.graph import new_tensor
-from minidl.nn.functional.checks import check_bias, check_range
+from minidl.nn.functional.checks import check_bias, check_floats, check_number, check_range, check_tensors
 from minidl.rng import default_generator
 from minidl.tensors import Tensor
 from minidl.tensors.arithmetic import as_operand
@@ -17,6 +18,7 @@ from minidl.tensors.arithmetic import as_operand
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x wᵀ + b: x (…, I), weight (O, I), bias (O,) -> (…, O)."""
+    check_tensors("linear", input, weight, bias)
     if weight.ndim != 2:
         raise ShapeError(f"got a weight of shape {weight.shape}, expected (out_features, in_features)", where="linear")
     if input.ndim == 0 or input.shape[-1] != weight.shape[1]:
@@ -38,6 +40,7 @@ def _wrong_features(x: Tensor, expected: int) -> str:
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y[o] = x1ᵀ W[o] x2 + b[o]: (…, I), (…, J), weight (O, I, J) -> (…, O)."""
+    check_tensors("bilinear", input1, input2, weight, bias)
     y = ((input1.unsqueeze(-2) @ weight.permute(1, 0, 2).flatten(1)).unflatten(-1, weight.shape[::2])
          .squeeze(-3) * input2.unsqueeze(-2)).sum(-1)
     return y if bias is None else y + bias
@@ -48,6 +51,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
     The row `padding_idx` gets no gradient.
     """
+    check_tensors("embedding", input, weight)
     if input.dtype.kind not in "iu":
         raise LabelError(f"got indices of {input.dtype}, expected integers; use x.long()", where="embedding")
     check_range(input, weight.shape[0], "embedding", "index", "rows of the table; check the indices or num_embeddings")
@@ -60,6 +64,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """labels (…) -> (…, num_classes): 1 at the label, 0 elsewhere, int64. -1 takes the largest label plus one."""
+    check_tensors("one_hot", tensor)
     if tensor.dtype.kind not in "iu":
         raise LabelError(f"got labels of {tensor.dtype}, expected integers; use labels.long()", where="one_hot")
     classes = int(tensor.max().item()) + 1 if num_classes == -1 else num_classes
@@ -75,6 +80,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool | None = None, inplace
     Give `training=self.training` inside a module: without it numbers are dropped always, and inside a module in
     evaluation mode that is an error. Ref: Srivastava et al. 2014, JMLR 15
     """
+    check_tensors("dropout", input)
     return _dropped(input, p, training, tuple(input.shape), "dropout")
 
 
@@ -89,6 +95,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool | None = None, inpla
 
 
 def _dropped_channels(input: Tensor, p: float, training: bool | None, ndim: int, where: str) -> Tensor:
+    check_tensors(where, input)
     if input.ndim != ndim:
         letters = ", ".join("NCHW"[:ndim] if ndim == 4 else "NCL")
         raise ShapeError(f"got {tuple(input.shape)}, expected ({letters}); for features without pixels use dropout",
@@ -97,14 +104,14 @@ def _dropped_channels(input: Tensor, p: float, training: bool | None, ndim: int,
 
 
 def _dropped(x: Tensor, p: float, training: bool | None, mask_shape: tuple[int, ...], where: str) -> Tensor:
-    if not 0 <= p <= 1:
-        raise SettingError(f"got p={p}, expected a probability between 0 and 1", where=where)
+    check_number(p, "p", where, 0, 1)
     modules: Any = recording.module_stack()
     if training is None and modules and not modules[-1].training:
         raise ModuleError(f"got no training= inside {type(modules[-1]).__name__}, which is in evaluation mode, so it "
                           f"would drop numbers there too; use F.{where}(x, training=self.training)", where=where)
     if training is False or p == 0:
         return x
+    check_floats(where, x)
     keeps = default_generator.numpy.random(mask_shape, dtype="float32") >= p
     scale = 1 / (1 - p) if p < 1 else 0.0
     mask = as_operand(keeps * scale).to(x.device).to(x.dtype)
@@ -123,6 +130,12 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
     Ref: Vaswani et al. 2017, arXiv:1706.03762
     """
+    where = "scaled_dot_product_attention"
+    check_tensors(where, query, key, value, attn_mask)
+    if attn_mask is not None and (is_causal or attn_mask.dtype.kind in "iu"):
+        got = "is_causal beside a mask" if is_causal else f"a mask of {attn_mask.dtype}"
+        raise SettingError(f"got {got}, expected one mask of booleans (or floats to add); use mask.bool()",
+                           where=where)
     scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)       # (…, L, S)
     if is_causal:
         L, S = scores.shape[-2:]
@@ -130,22 +143,26 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         scores = ops.Where()(allowed, scores, -math.inf)
     if attn_mask is not None:
         scores = ops.Where()(attn_mask, scores, -math.inf) if attn_mask.dtype.kind == "b" else scores + attn_mask
-    weights = scores.softmax(-1)
+    weights = ops.Where()(scores == -math.inf, 0, scores.softmax(-1))        # also where a query may look at nothing
     return (dropout(weights, dropout_p, True) if dropout_p else weights) @ value
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """Vectors along `dim` divided by their length, which counts as at least eps."""
+    check_floats("normalize", input)
     return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 · x2 / (|x1| |x2|) along `dim`, the cosine of the angle; lengths count as at least eps."""
+    check_floats("cosine_similarity", x1, x2)
+    x1, x2 = broadcast_tensors(x1, x2)
     return (x1 * x2).sum(dim) / (x1.norm(2, dim).clamp(min=eps) * x2.norm(2, dim).clamp(min=eps))
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """The distance of each row of x1 to the same row of x2; eps keeps the root of 0 away."""
+    check_tensors("pairwise_distance", x1, x2)
     if x1.shape != x2.shape:
         raise ShapeError(f"got {x1.shape} and {x2.shape}, expected equal shapes; all pairs are minidl.cdist(x1, x2)",
                          where="pairwise_distance")

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import ops
 from minidl.errors import SettingError, ShapeError
+from minidl.nn.functional.checks import check_floats, check_tensors
 from minidl.nn.functional.pooling import adaptive_avg_pool2d
 from minidl.ops.index import Key
 from minidl.tensors import Tensor
@@ -22,6 +23,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     mode: "constant" (the number `value`, 0 unless given), "reflect" (mirrored without the edge), "replicate" (the
     edge again), "circular" (the other side).
     """
+    check_tensors("pad", input)
+    if not isinstance(pad, tuple | list) or not all(isinstance(n, int) for n in pad):
+        raise SettingError(f"got pad={pad!r}, expected a list of integers (left, right, top, bottom, …)", where="pad")
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise ShapeError(f"got pad={tuple(pad)} for a tensor with {input.ndim} dimensions, expected a pair for each of "
                          f"the last axes", where="pad")
@@ -41,11 +45,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         if not value:
             return ops.IndexAdd(inside, shape)(input)                        # y = 0, then y[inside] = x
         return ops.IndexPut(inside)(as_operand(np.full(shape, value)).to(input), input)
+    padded = input
     for axis, (before, after) in enumerate(sides):
         if before or after:
-            input = input.index_select(axis, as_operand(_source_cells(input.shape[axis], before, after, mode))
-                                       .to(input.device))
-    return input
+            cells = as_operand(_source_cells(input.shape[axis], before, after, mode)).to(input.device)
+            padded = padded.index_select(axis, cells)
+    return input._unshared(padded)
 
 
 def _source_cells(n: int, before: int, after: int, mode: str) -> np.ndarray:
@@ -71,6 +76,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     a product with a matrix; "area" takes means. align_corners: the centres of the corner cells stay in place, instead
     of the corners of the image.
     """
+    check_tensors("interpolate", input)
     if input.ndim not in (3, 4):
         raise ShapeError(f"got {input.shape}, expected (N, C, H, W) or (N, C, L)", where="interpolate")
     axes = input.ndim - 2
@@ -78,20 +84,23 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         raise SettingError("expected either size or scale_factor", where="interpolate")
     given = size if scale_factor is None else scale_factor
     each = tuple(given) if isinstance(given, tuple | list) else (given,) * axes
-    if len(each) != axes or not all(n > 0 for n in each):
+    if len(each) != axes or not all(isinstance(n, int | float) and n > 0 for n in each):
         raise SettingError(f"got {given!r}, expected {axes} positive numbers", where="interpolate")
     sizes = [int(n) if scale_factor is None else math.floor(n * old)
              for n, old in zip(each, input.shape[2:], strict=True)]
+    if min(sizes) < 1:
+        raise ShapeError(f"got {given!r} for {input.shape}, which leaves nothing", where="interpolate")
     use_scale = scale_factor is not None and not recompute_scale_factor
     scales = [1 / n if use_scale else old / new
               for n, old, new in zip(each, input.shape[2:], sizes, strict=True)]
     if mode in ("nearest", "nearest-exact"):
-        return _nearest(input, sizes, scales, 0.5 if mode == "nearest-exact" else 0.0)
+        return input._unshared(_nearest(input, sizes, scales, 0.5 if mode == "nearest-exact" else 0.0))
     if mode == "area" and axes == 2:
         return adaptive_avg_pool2d(input, tuple(sizes))
     if (mode, axes) not in (("bilinear", 2), ("linear", 1)):
         raise SettingError(f'got mode={mode!r} for {input.shape}, expected "nearest", "nearest-exact", "area" or '
                            f'"{"bi" if axes == 2 else ""}linear"', where="interpolate")
+    check_floats("interpolate", input)
     mixing = [as_operand(_mixing(old, new, scale, bool(align_corners))).to(input)
               for old, new, scale in zip(input.shape[2:], sizes, scales, strict=True)]
     across = input @ mixing[-1].mT                                           # (N, C, H, W) -> (N, C, H, OW)
@@ -101,6 +110,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
 def _nearest(x: Tensor, sizes: Sequence[int], scales: Sequence[float], shift: float) -> Tensor:
     for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         old = x.shape[axis]
+        if new == old:
+            continue
         if new % old == 0 and not shift and abs(scale * new - old) < 1e-6:   # a whole number of times: repeat
             x = x.repeat_interleave(new // old, axis)
         else:                                                                # single precision, as PyTorch rounds
@@ -134,19 +145,23 @@ def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: st
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Channels become pixels: (N, C·r², H, W) -> (N, C, H·r, W·r). Ref: Shi et al. 2016, arXiv:1609.05158."""
+    check_tensors("pixel_shuffle", input)
     r = upscale_factor
-    if input.ndim != 4 or r < 1 or input.shape[1] % (r * r):
+    if input.ndim != 4 or not isinstance(r, int) or r < 1 or input.shape[1] % (r * r):
         raise ShapeError(f"got {input.shape}, expected (N, a multiple of {r}², H, W)", where="pixel_shuffle")
     n, c, h, w = input.shape
     split = input.reshape(n, c // (r * r), r, r, h, w)                       # (N, C, r, r, H, W)
-    return split.permute(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)    # (N, C, H, r, W, r)
+    side_by_side = split.permute(0, 1, 4, 2, 5, 3)                           # (N, C, H, r, W, r)
+    return input._unshared(side_by_side.reshape(n, c // (r * r), h * r, w * r))
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """Pixels become channels: (N, C, H·r, W·r) -> (N, C·r², H, W)."""
+    check_tensors("pixel_unshuffle", input)
     r = downscale_factor
-    if input.ndim != 4 or r < 1 or input.shape[2] % r or input.shape[3] % r:
+    if input.ndim != 4 or not isinstance(r, int) or r < 1 or input.shape[2] % r or input.shape[3] % r:
         raise ShapeError(f"got {input.shape}, expected (N, C, H, W) with multiples of {r}", where="pixel_unshuffle")
     n, c, h, w = input.shape
     split = input.reshape(n, c, h // r, r, w // r, r)                        # (N, C, H, r, W, r)
-    return split.permute(0, 1, 3, 5, 2, 4).reshape(n, c * r * r, h // r, w // r)     # (N, C, r, r, H, W)
+    apart = split.permute(0, 1, 3, 5, 2, 4)                                  # (N, C, r, r, H, W)
+    return input._unshared(apart.reshape(n, c * r * r, h // r, w // r))

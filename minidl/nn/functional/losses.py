@@ -15,7 +15,7 @@ from minidl.backend import backend_of, xp_of
 from minidl.errors import DtypeError, LabelError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.nn.functional.activations import softplus
-from minidl.nn.functional.checks import check_range
+from minidl.nn.functional.checks import check_floats, check_number, check_range
 from minidl.nn.functional.dense import cosine_similarity, pairwise_distance
 from minidl.tensors import Tensor
 
@@ -58,11 +58,10 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     """
     reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "cross_entropy")
-    if not 0 <= label_smoothing <= 1:
-        raise SettingError(f"got label_smoothing={label_smoothing}, expected 0 to 1", where="cross_entropy")
+    check_number(label_smoothing, "label_smoothing", "cross_entropy", 0, 1)
     if input.ndim == 1:                                                      # one sample without a batch
-        losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), weight, None, ignore_index, None,
-                               "none" if reduction == "none" else reduction, label_smoothing)
+        losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), weight, None, ignore_index, None, reduction,
+                               label_smoothing)
         return losses.squeeze(0) if reduction == "none" else losses
     if input.node is not None and isinstance(input.node.op, ops.Softmax):
         warnings.warn("cross_entropy got probabilities from a softmax, but it takes the scores before it and applies "
@@ -93,8 +92,9 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "nll_loss")
     _check_log_probabilities(input, "nll_loss", "apply log_softmax first, or use cross_entropy on the scores")
-    if input.ndim == 1:
-        input, target = input.unsqueeze(0), target.unsqueeze(0)
+    if input.ndim == 1:                                                      # one sample without a batch
+        losses = nll_loss(input.unsqueeze(0), target.unsqueeze(0), weight, None, ignore_index, None, reduction)
+        return losses.squeeze(0) if reduction == "none" else losses
     counts = _counts(target, input, ignore_index, "nll_loss")
     labels = target if counts is None else ops.Where()(counts, target, 0)
     picked = -input.gather(1, labels.long().unsqueeze(1)).squeeze(1)         # (N, C, …) -> (N, …)
@@ -103,6 +103,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
 
 
 def _check_classification(scores: Tensor, target: Any, weight: Tensor | None, where: str) -> None:
+    check_floats(where, scores)
     if not is_tensor(target):
         raise LabelError(f"got labels as {type(target).__name__}, expected a tensor; use minidl.tensor(labels)",
                          where=where)
@@ -193,7 +194,10 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Ol
     reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "mse_loss")
     difference = input - target
-    return reduced(difference * difference if weight is None else difference * difference * weight, reduction)
+    if weight is None:
+        return reduced(difference * difference, reduction)
+    check_same_shape(input, weight, "mse_loss")
+    return _weighted(difference * difference * weight, weight, reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None,
@@ -209,8 +213,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Old = None, redu
     """With d = |input - target|: d²/2β where d < β, else d - β/2. A parabola that goes on as straight lines."""
     reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "smooth_l1_loss")
-    if not beta >= 0:
-        raise SettingError(f"got beta={beta}, expected 0 or more", where="smooth_l1_loss")
+    check_number(beta, "beta", "smooth_l1_loss", 0)
     d = (input - target).abs()
     return reduced(ops.Where()(d < beta, d * d * (0.5 / beta), d - 0.5 * beta) if beta else d, reduction)
 
@@ -218,8 +221,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Old = None, redu
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """With d = |input - target|: d²/2 where d < δ, else δ · (d - δ/2). Ref: Huber 1964."""
     check_same_shape(input, target, "huber_loss")
-    if not delta > 0:
-        raise SettingError(f"got delta={delta}, expected more than 0", where="huber_loss")
+    check_number(delta, "delta", "huber_loss", 1e-300)
     d = (input - target).abs()
     return reduced(ops.Where()(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta)), reduction)
 
@@ -251,6 +253,9 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     below = softplus(-input)
     if pos_weight is not None:
         below = below * (1 + (pos_weight - 1) * target)
+        if below.shape != input.shape:
+            raise ShapeError(f"got pos_weight of shape {pos_weight.shape}, expected one that broadcasts to "
+                             f"{input.shape}", where="binary_cross_entropy_with_logits")
     losses = (1 - target) * input + below
     return reduced(losses if weight is None else losses * weight, reduction)
 
@@ -276,6 +281,8 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: bool = Fals
     if is_tensor(var) and var.shape != input.shape:
         raise ShapeError(f"got variances of shape {var.shape} for {input.shape}, expected one shape; expand them",
                          where="gaussian_nll_loss")
+    if is_tensor(var) and backend_of(var.array).is_host and (var.array < 0).any():
+        raise SettingError("got a negative variance, expected 0 or more", where="gaussian_nll_loss")
     # clamped without changing the gradient, as in PyTorch: a variance that is too small may still grow
     bounded = var + (var.clamp(min=eps) - var).detach() if is_tensor(var) else max(var, eps)
     log_v = bounded.log() if is_tensor(bounded) else math.log(bounded)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from minidl import ops
-from minidl.errors import SettingError, ShapeError
+from minidl.errors import DtypeError, SettingError, ShapeError
 from minidl.graph import new_tensor
+from minidl.nn.functional.checks import check_floats
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
 
@@ -19,10 +20,14 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     In training the batch's own mean and variance are used, and the running ones move towards them by `momentum`;
     otherwise the running ones are used.
     """
+    check_floats("batch_norm", input, running_mean, running_var, weight, bias)
     if input.ndim < 2:
         raise ShapeError(f"got {input.shape}, expected (N, C, …)", where="batch_norm")
     per_channel = (1, input.shape[1]) + (1,) * (input.ndim - 2)              # (C,) -> (1, C, 1, 1)
     axes = (0, *range(2, input.ndim))
+    if not training and (running_mean is None or running_var is None):
+        raise SettingError("got no running statistics outside of training, expected running_mean and running_var; use "
+                           "training=True to normalize by the batch", where="batch_norm")
     if training or running_mean is None or running_var is None:
         n = input.numel() // max(1, input.shape[1])
         if training and n < 2:
@@ -41,6 +46,10 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
 
 def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    for factor in (weight, bias):
+        if factor is not None and factor.dtype != y.dtype:
+            raise DtypeError(f"got {y.dtype} for x and {factor.dtype} for the weight or bias, expected one dtype; cast "
+                             f"with x.to(minidl.{factor.dtype})", where="normalization")
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
 
@@ -48,7 +57,8 @@ def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """Each sample normalized over its last axes, those of `normalized_shape`. Ref: Ba et al. 2016, arXiv:1607.06450."""
-    shape = tuple(normalized_shape)
+    check_floats("layer_norm", input, weight, bias)
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
     if not shape or tuple(input.shape[-len(shape):]) != shape:
         raise ShapeError(f"got {input.shape}, expected the last sizes to be {shape}", where="layer_norm")
     y = ops.Normalize(tuple(range(input.ndim - len(shape), input.ndim)), eps)(input)
@@ -58,7 +68,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """Each sample of (N, C, …) normalized over groups of channels. Ref: Wu and He 2018, arXiv:1803.08494."""
-    if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
+    check_floats("group_norm", input, weight, bias)
+    if input.ndim < 2 or not isinstance(num_groups, int) or num_groups < 1 or input.shape[1] % num_groups:
         raise SettingError(f"got num_groups={num_groups} for {input.shape}, expected a divisor of the channels",
                            where="group_norm")
     grouped = input.reshape(input.shape[0], num_groups, math.prod(input.shape[1:]) // num_groups)  # (N, G, C/G·H·W)
@@ -70,6 +81,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
                   weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
     """Each channel of each sample of (N, C, …) normalized by itself. Ref: Ulyanov et al. 2016, arXiv:1607.08022."""
+    check_floats("instance_norm", input, weight, bias)
     if not use_input_stats or running_mean is not None:
         raise SettingError("got running statistics, which are not kept here; expected use_input_stats=True alone",
                            where="instance_norm")
@@ -81,6 +93,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + α · mean of x² over `size` neighbouring channels)^β, as in AlexNet (Krizhevsky et al. 2012)."""
+    check_floats("local_response_norm", input)
     squares = (input * input).movedim(1, -1)                                 # (N, …, C)
     before = size // 2
     padded = ops.Cat(squares.ndim - 1)(squares[..., :before] * 0, squares, squares[..., :size - 1 - before] * 0) \

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels, ops
-from minidl.errors import DtypeError, ShapeError
+from minidl.errors import SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.kernels.geometry import IntOrPair, Pool2dGeometry, pair
-from minidl.nn.functional.checks import located
+from minidl.nn.functional.checks import check_floats, check_tensors, located
 from minidl.nn.functional.convolution import single
 from minidl.tensors import Tensor
 from minidl.tensors.arithmetic import as_operand
@@ -23,6 +23,7 @@ def max_pool2d(input: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None =
 
     return_indices: also where each came from, row · W + column, which `max_unpool2d` takes.
     """
+    check_tensors("max_pool2d", input)
     geometry = located("max_pool2d", Pool2dGeometry.of, tuple(input.shape), kernel_size, stride, padding, dilation,
                        ceil_mode)
     y = ops.MaxPool2d(geometry)(input)
@@ -35,6 +36,7 @@ def max_pool2d(input: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None =
 def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None = None,
                  padding: IntOrPair = 0, output_size: Sequence[int] | None = None) -> Tensor:
     """Each number back to where max_pool2d took it from, zeros elsewhere: (N, C, OH, OW) -> (N, C, H, W)."""
+    check_tensors("max_unpool2d", input, indices)
     kernel, p = pair(kernel_size, "kernel_size", 1), pair(padding, "padding", 0)
     s = kernel if stride is None else pair(stride, "stride", 1)
     size = [(n - 1) * s[k] + kernel[k] - 2 * p[k] for k, n in enumerate(input.shape[2:])]
@@ -47,8 +49,7 @@ def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: IntOrPair, stride:
 def avg_pool2d(input: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0,
                ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """The mean of each window: (N, C, H, W) -> (N, C, OH, OW). The stride is the kernel size unless given."""
-    if not input.is_floating_point():
-        raise DtypeError(f"got {input.dtype}, expected floats; use x.float()", where="avg_pool2d")
+    check_floats("avg_pool2d", input)
     geometry = located("avg_pool2d", Pool2dGeometry.of, tuple(input.shape), kernel_size, stride, padding, 1, ceil_mode,
                        count_include_pad)
     return ops.AvgPool2d(geometry)(input)
@@ -75,6 +76,7 @@ def avg_pool1d(input: Tensor, kernel_size: int, stride: int | None = None, paddi
 
 
 def _as_images(x: Tensor, where: str) -> Tensor:
+    check_tensors(where, x)
     if x.ndim != 3:
         raise ShapeError(f"got {x.shape}, expected (N, C, L)", where=where)
     return x.unsqueeze(2)                                                    # (N, C, L) -> (N, C, 1, L)
@@ -87,9 +89,12 @@ def _bins(size: int, outputs: int) -> list[tuple[int, int]]:
 
 
 def _adaptive_size(x: Tensor, output_size: Any, where: str) -> tuple[int, int]:
+    check_tensors(where, x)
     if x.ndim != 4:
         raise ShapeError(f"got {x.shape}, expected (N, C, H, W)", where=where)
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    if len(wanted) != 2:
+        raise SettingError(f"got output_size={output_size!r}, expected a number or a pair", where=where)
     rows, columns = (n if w is None else w for w, n in zip(wanted, x.shape[2:], strict=True))
     return located(where, pair, (rows, columns), "output_size", 1)
 
@@ -100,6 +105,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     A mean over windows along one axis is a product with a matrix, so along two it is  rows · x · columnsᵀ.
     """
     rows, columns = _adaptive_size(input, output_size, "adaptive_avg_pool2d")
+    check_floats("adaptive_avg_pool2d", input)
     if (rows, columns) == (1, 1):
         return input.mean((2, 3), keepdim=True)
     height, width = input.shape[2:]
