@@ -138,7 +138,7 @@ def test_things_of_the_wrong_kind_are_not_taken_into_a_module():
     module = nn.Module()
     for call in (lambda: module.register_parameter("p", minidl.ones(1)), lambda: module.add_module("m", 5),
                  lambda: module.register_buffer("b", 5), lambda: nn.ModuleDict({"a": 5}), lambda: module.register_parameter("a.b", None)):
-        with pytest.raises(MinidlError, match="expected a|expected one without dots"):
+        with pytest.raises(MinidlError, match=r"expected a|expected one without dots"):
             call()
     assert list(module.named_parameters()) == []
 
