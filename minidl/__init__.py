@@ -18,10 +18,16 @@ import numpy as _np
 # ones steal milliseconds from each other. OpenMP reads this once, before its first parallel region.
 _os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from minidl import autograd, backends, cuda, nn, optim
+from minidl import accelerator, autograd, backends, cuda, nn, optim
 from minidl._version import __version__
 from minidl.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minidl.backend import device
+from minidl.backends import (
+    get_num_threads,
+    set_float32_matmul_precision,
+    set_num_threads,
+    use_deterministic_algorithms,
+)
 from minidl.creation import *  # noqa: F403
 from minidl.creation import __all__ as _of_creation
 from minidl.dtypes import bool_ as bool
@@ -54,12 +60,18 @@ from minidl.tensors import Size, Tensor
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
 inference_mode = no_grad
-finfo, iinfo = _np.finfo, _np.iinfo
+finfo, iinfo, dtype = _np.finfo, _np.iinfo, _np.dtype
+newaxis = None
 
 # name -> the module it is loaded from when it is first used
 _LATER = {"gradcheck": "minidl.debug.gradcheck", "summary": "minidl.debug.summary"}
 # modules that are loaded when they are first used
 _MODULES_LATER = ("data", "datasets", "distributions", "linalg", "transforms", "utils")
+# functions of nn.functional that PyTorch has here too
+_OF_FUNCTIONAL = ("adaptive_avg_pool1d", "avg_pool1d", "batch_norm", "bilinear", "celu", "conv1d", "conv2d",
+                  "conv_transpose1d", "conv_transpose2d", "cosine_similarity", "dropout", "embedding", "group_norm",
+                  "instance_norm", "layer_norm", "max_pool1d", "max_pool2d", "pairwise_distance", "pixel_shuffle",
+                  "prelu", "rrelu", "selu", "softplus", "threshold")
 # names of PyTorch that are not here, with what to use instead
 _HINTS = {
     "bfloat16": "the float types are float16, float32 and float64",
@@ -78,17 +90,20 @@ _HINTS = {
 def __getattr__(name: str) -> _Any:
     if name in _LATER:
         return getattr(_importlib.import_module(_LATER[name]), name)
+    if name in _OF_FUNCTIONAL:
+        return getattr(nn.functional, name)
     if name in _MODULES_LATER:
         return _importlib.import_module(f"minidl.{name}")
     raise _no_such_name("minidl", name, __all__, _HINTS)
 
 
 __all__ = [  # noqa: F405  gradcheck and summary come from __getattr__
-    "Generator", "MinidlError", "Size", "Tensor", "__version__", "autograd", "backends", "bool", "cuda",
-    "default_generator", "device", "double", "e", "enable_grad", "float", "float16", "float32", "float64",
-    "get_default_dtype", "get_rng_state", "gradcheck", "half", "inf", "inference_mode", "initial_seed", "int", "int8",
-    "int16", "int32", "int64", "is_grad_enabled", "long", "manual_seed", "nan", "nn", "no_grad", "optim", "pi", "seed",
-    "set_default_dtype", "set_grad_enabled", "set_printoptions", "set_rng_state", "short", "summary", "uint8",
-    "use_kernels",
+    "Generator", "MinidlError", "Size", "Tensor", "__version__", "accelerator", "autograd", "backends", "bool", "cuda",
+    "default_generator", "device", "double", "dtype", "e", "enable_grad", "finfo", "float", "float16", "float32",
+    "float64", "get_default_dtype", "get_num_threads", "get_rng_state", "gradcheck", "half", "iinfo", "inf",
+    "inference_mode", "initial_seed", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "long",
+    "manual_seed", "nan", "newaxis", "nn", "no_grad", "optim", "pi", "seed", "set_default_dtype",
+    "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads", "set_printoptions", "set_rng_state",
+    "short", "summary", "uint8", "use_deterministic_algorithms", "use_kernels",
 ]
 __all__ += _of_creation + _of_functions

@@ -13,13 +13,14 @@ Ref: Griewank and Walther 2008, "Evaluating Derivatives"; Baydin et al. 2018, ar
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidl import kernels
 from minidl.backend import is_writable, xp_of
 from minidl.custom import Function, Variable
-from minidl.errors import GraphError, ShapeError
+from minidl.errors import GraphError, ShapeError, no_such_name
 from minidl.graph import Cast, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
 
@@ -27,7 +28,24 @@ if TYPE_CHECKING:                       # for the type checker only: imports run
     from minidl.tensors import Tensor
 
 __all__ = ["BackwardStep", "Function", "HookHandle", "Node", "Observer", "Op", "Variable", "backward_steps",
-           "enable_grad", "grad", "is_grad_enabled", "no_grad", "observers", "set_grad_enabled"]
+           "detect_anomaly", "enable_grad", "grad", "is_grad_enabled", "no_grad", "observers", "set_detect_anomaly",
+           "set_grad_enabled"]
+
+
+class set_detect_anomaly(Recording):
+    """PyTorch's switch for better errors in backward. Here they name the user's line always; this changes nothing."""
+
+    def __init__(self, mode: bool = True, check_nan: bool = True) -> None:
+        super().__init__(is_grad_enabled())
+
+
+detect_anomaly = set_detect_anomaly
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gradcheck":                                 # stands above the engine; PyTorch has it here
+        return importlib.import_module("minidl.debug.gradcheck").gradcheck
+    raise no_such_name("minidl.autograd", name, __all__, {"functional": "use grad(..., create_graph=True)"})
 
 
 class BackwardStep:

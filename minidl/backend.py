@@ -135,6 +135,15 @@ def memory_of(array: Array) -> object:
     return inner
 
 
+def is_same_place(a: Array, b: Array) -> bool:
+    """Whether two arrays are the same elements of the same memory."""
+    if a.shape != b.shape or a.strides != b.strides:
+        return False
+    first, second = backend_of(a).unwrap(a), backend_of(b).unwrap(b)
+    kind = "__array_interface__" if hasattr(first, "__array_interface__") else "__cuda_array_interface__"
+    return bool(getattr(first, kind)["data"][0] == getattr(second, kind)["data"][0])
+
+
 def is_writable(array: Array) -> bool:
     """Whether the memory may be changed; NumPy can lock an array, other libraries cannot."""
     return bool(getattr(array.flags, "writeable", True))

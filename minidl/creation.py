@@ -16,10 +16,10 @@ from minidl.rng import Generator, default_generator
 from minidl.tensors import Tensor, as_tuple, host_array
 
 __all__ = [
-    "BoolTensor", "DoubleTensor", "FloatTensor", "IntTensor", "LongTensor", "arange", "as_tensor", "asarray", "empty",
-    "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "logspace", "ones", "ones_like", "rand",
-    "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor", "tensor", "zeros",
-    "zeros_like",
+    "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "arange",
+    "as_tensor", "asarray", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "logspace",
+    "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm",
+    "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]
 
 Place = str | device | None
@@ -69,19 +69,22 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor._of(host_array(array))
 
 
-def zeros(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+def zeros(*sizes: Any, size: Any = None, dtype: Any = None, device: Place = None,
+          requires_grad: bool = False) -> Tensor:
     """Zeros, `zeros(2, 3)`."""
-    return _finished(np.zeros(_shape(size), _float(dtype)), device, requires_grad)
+    return _finished(np.zeros(_shape(sizes if size is None else [size]), _float(dtype)), device, requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+def ones(*sizes: Any, size: Any = None, dtype: Any = None, device: Place = None,
+         requires_grad: bool = False) -> Tensor:
     """Ones, `ones(2, 3)`."""
-    return _finished(np.ones(_shape(size), _float(dtype)), device, requires_grad)
+    return _finished(np.ones(_shape(sizes if size is None else [size]), _float(dtype)), device, requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
+def empty(*sizes: Any, size: Any = None, dtype: Any = None, device: Place = None,
+          requires_grad: bool = False) -> Tensor:
     """Memory as it comes: whatever numbers happen to be in it."""
-    return _finished(np.empty(_shape(size), _float(dtype)), device, requires_grad)
+    return _finished(np.empty(_shape(sizes if size is None else [size]), _float(dtype)), device, requires_grad)
 
 
 def full(size: Sequence[int], fill_value: Any, dtype: Any = None, device: Place = None,
@@ -160,19 +163,20 @@ def eye(n: int, m: int | None = None, dtype: Any = None, device: Place = None, r
 
 # -- random; all from one generator, on the host -------------------------------------------------------------------
 
-def rand(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False,
+def rand(*sizes: Any, size: Any = None, dtype: Any = None, device: Place = None, requires_grad: bool = False,
          generator: Generator | None = None) -> Tensor:
     """Uniform between 0 (included) and 1."""
-    array = (generator or default_generator).numpy.random(_shape(size)).astype(_float(dtype))
+    shape = _shape(sizes if size is None else [size])
+    array = (generator or default_generator).numpy.random(shape).astype(_float(dtype))
     # a float64 just below 1 may round to 1 in float32, which is outside of the interval
     array[array == 1] = np.nextafter(array.dtype.type(1), array.dtype.type(0))
     return _finished(array, device, requires_grad)
 
 
-def randn(*size: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False,
+def randn(*sizes: Any, size: Any = None, dtype: Any = None, device: Place = None, requires_grad: bool = False,
           generator: Generator | None = None) -> Tensor:
     """Normally distributed with mean 0 and standard deviation 1."""
-    array = (generator or default_generator).numpy.standard_normal(_shape(size))
+    array = (generator or default_generator).numpy.standard_normal(_shape(sizes if size is None else [size]))
     return _finished(np.asarray(array, _float(dtype)), device, requires_grad)
 
 
@@ -181,6 +185,8 @@ def randint(low: int = 0, high: Any = None, size: Sequence[int] | None = None, d
     """Integers from `low` up to, not including, `high`; `randint(10, (3,))` starts at 0."""
     if size is None:
         low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low                                  # randint(9, size=(2,))
     if size is None or not low < high:
         raise SettingError(f"got low={low}, high={high} and size={size}, expected low below high, and a size",
                            where="randint")
@@ -239,6 +245,16 @@ def LongTensor(*data: Any) -> Tensor:
 def IntTensor(*data: Any) -> Tensor:
     """An int32 tensor with this data, or of this shape."""
     return _typed(data, dtypes.int32)
+
+
+def ByteTensor(*data: Any) -> Tensor:
+    """A uint8 tensor with this data, or of this shape."""
+    return _typed(data, dtypes.uint8)
+
+
+def HalfTensor(*data: Any) -> Tensor:
+    """A float16 tensor with this data, or of this shape."""
+    return _typed(data, dtypes.float16)
 
 
 def BoolTensor(*data: Any) -> Tensor:

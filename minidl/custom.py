@@ -27,6 +27,10 @@ from minidl.errors import GraphError
 from minidl.graph import Op, is_tensor, new_tensor
 from minidl.recording import no_grad
 
+_FOREIGN = {"mark_non_differentiable": "return None as that gradient",
+            "mark_dirty": "forward must not change its inputs",
+            "set_materialize_grads": "gradients always come as tensors"}
+
 
 class Context:
     """What `forward` leaves for `backward`: saved tensors, and any attribute."""
@@ -40,6 +44,8 @@ class Context:
         self.saved_tensors = tensors
 
     def __getattr__(self, name: str) -> Any:
+        if name in _FOREIGN:
+            raise AttributeError(f"the context has no {name!r}; {_FOREIGN[name]}")
         raise AttributeError(f"the context has no {name!r}; what backward needs, forward must put there: "
                              f"ctx.{name} = …")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minidl import functions
 from minidl.backend import backend_of
 from minidl.creation import rand, randn, tensor
@@ -54,6 +56,11 @@ class Distribution:
         """The mean of -log_prob: how uncertain a draw is."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        shown = [f"{name}: {value if value.numel() == 1 else tuple(value.shape)}"
+                 for name, value in vars(self).items() if isinstance(value, Tensor)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
 
 def _parameters(*given: Any) -> tuple[Tensor, ...]:
     """Numbers and tensors as tensors of one shape."""
@@ -63,6 +70,12 @@ def _parameters(*given: Any) -> tuple[Tensor, ...]:
 def _check(ok: Tensor, message: str, where: str) -> None:
     if backend_of(ok.array).is_host and not bool(ok.all()):
         raise SettingError(message, where=where)
+
+
+def _inside(p: Tensor) -> Tensor:
+    """Probabilities kept off 0 and 1, whose logarithms would make gradients nan."""
+    eps = float(np.finfo(str(p.dtype)).eps)
+    return p.clamp(eps, 1 - eps)
 
 
 class Normal(Distribution):
@@ -148,8 +161,7 @@ class Bernoulli(_FromProbsOrLogits):
         given = self._one_of(probs, logits)
         if logits is None:
             _check((given >= 0) & (given <= 1), "got probs outside of 0 to 1", "Bernoulli")
-            eps = 1.1920929e-07 if given.dtype.itemsize == 4 else 2.220446049250313e-16
-            inside = given.clamp(eps, 1 - eps)
+            inside = _inside(given)
             self.probs, self.logits = given, inside.log() - (-inside).log1p()
         else:
             self.probs, self.logits = given.sigmoid(), given
@@ -189,8 +201,7 @@ class Categorical(_FromProbsOrLogits):
             _check((given >= 0).all() & (given.sum(-1) > 0).all(), "got probs that are negative or all 0",
                    "Categorical")
             self.probs = given / given.sum(-1, keepdim=True)
-            eps = 1.1920929e-07 if given.dtype.itemsize == 4 else 2.220446049250313e-16
-            self.logits = self.probs.clamp(eps, 1 - eps).log()               # log 0 would make gradients nan
+            self.logits = _inside(self.probs).log()
         else:
             self.logits = given - given.logsumexp(-1, keepdim=True)
             self.probs = self.logits.softmax(-1)
@@ -214,8 +225,9 @@ class Categorical(_FromProbsOrLogits):
         return logits.gather(-1, index.expand(*shape, 1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """-sum of p log p."""
-        return -(self.probs * self.logits).sum(-1)
+        """-sum of p log p, in which 0 log 0 counts as 0."""
+        log_p: Tensor = functions.where(self.probs == 0, 0.0, self.logits)
+        return -(self.probs * log_p).sum(-1)
 
 
 def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
@@ -224,7 +236,9 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
         ratio = (p.scale / q.scale) ** 2
         return 0.5 * (ratio + ((p.loc - q.loc) / q.scale) ** 2 - 1 - ratio.log())
     if isinstance(p, Categorical) and isinstance(q, Categorical):
-        return (p.probs * (p.logits - q.logits)).sum(-1)
+        of_each = p.probs * (functions.where(p.probs == 0, 0.0, p.logits) - q.logits)
+        counted: Tensor = functions.where(p.probs == 0, 0.0, of_each)
+        return counted.sum(-1)
     if isinstance(p, Bernoulli) and isinstance(q, Bernoulli):
         of_one = p.probs * (F.softplus(-q.logits) - F.softplus(-p.logits))
         return of_one + (1 - p.probs) * (F.softplus(q.logits) - F.softplus(p.logits))

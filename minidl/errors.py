@@ -6,7 +6,7 @@ They derive from `RuntimeError`, as PyTorch's do, so a lesson's `except RuntimeE
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 
 class MinidlError(RuntimeError):
@@ -34,6 +34,10 @@ class OutOfRangeError(MinidlError, IndexError):
     """An index beyond the elements that are there."""
 
 
+class AxisError(ShapeError, IndexError):
+    """An axis that the tensor does not have."""
+
+
 class DtypeError(MinidlError, TypeError):
     """A number type that the operation cannot take."""
 
@@ -50,7 +54,7 @@ class SettingError(MinidlError, ValueError):
     """A setting outside its range: a learning rate of 0, an unknown kernel set, a wrong mode."""
 
 
-class LabelError(MinidlError, ValueError):
+class LabelError(MinidlError, ValueError, IndexError):
     """Class labels of the wrong shape, type or range."""
 
 
@@ -58,16 +62,30 @@ class ModuleError(MinidlError, TypeError):
     """A model put together in a way that would silently not train."""
 
 
-def no_such_name(where: str, name: str, names: Iterable[str], hints: Mapping[str, str] | None = None) -> AttributeError:
+class NoSuchName(AttributeError):
+    """A name that is not there. The nearest one that is there is looked for when the error is printed, not before:
+    `hasattr` raises this too, and throws it away.
+    """
+
+    def __init__(self, where: str, name: str, names: Callable[[], Iterable[str]], hints: Mapping[str, str]) -> None:
+        super().__init__(name)
+        self.where, self.missing, self.names, self.hints = where, name, names, hints
+
+    def __str__(self) -> str:
+        if self.missing in self.hints:
+            return f"{self.where} has no {self.missing!r}; {self.hints[self.missing]}"
+        by_lower = {known.lower(): known for known in self.names() if not known.startswith("_")}
+        near = difflib.get_close_matches(self.missing.lower(), by_lower, n=2, cutoff=0.6)
+        nearest = " or ".join(repr(by_lower[match]) for match in near)
+        return f"{self.where} has no {self.missing!r}; {f'the nearest is {nearest}' if near else 'nothing is like it'}"
+
+
+def no_such_name(where: str, name: str, names: Iterable[str] | Callable[[], Iterable[str]],
+                 hints: Mapping[str, str] | None = None) -> AttributeError:
     """The error for `where.name` that is not there: it names the nearest thing that is.
 
     names: what is there. hints: foreign names with what to use instead, for those that no spelling would find.
 
     An AttributeError, because `hasattr(x, name)` must stay a question.
     """
-    if hints and name in hints:
-        return AttributeError(f"{where} has no {name!r}; {hints[name]}")
-    by_lower = {known.lower(): known for known in names if not known.startswith("_")}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
-    nearest = " or ".join(repr(by_lower[match]) for match in near)
-    return AttributeError(f"{where} has no {name!r}; {f'the nearest is {nearest}' if near else 'nothing is like it'}")
+    return NoSuchName(where, name, names if callable(names) else lambda: names, hints or {})

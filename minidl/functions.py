@@ -26,22 +26,24 @@ from minidl.tensors.arithmetic import as_operand
 from minidl.tensors.shaping import where
 
 __all__ = [
-    "abs", "absolute", "acos", "add", "addcdiv", "addcmul", "addmm", "all", "allclose", "amax", "amin", "any",
+    "abs", "abs_", "absolute", "acos", "add", "addcdiv", "addcmul", "addmm", "all", "allclose", "amax", "amin", "any",
     "arccos", "arcsin", "arctan", "argmax", "argmin", "argsort", "asin", "atan", "atan2", "bernoulli", "bincount",
-    "bmm", "broadcast_tensors", "broadcast_to", "cartesian_prod", "cat", "cdist", "ceil", "chunk", "clamp", "clip",
-    "clone", "concat", "concatenate", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "detach", "diag",
-    "diagonal", "diff", "div", "divide", "dot", "einsum", "eq", "equal", "erf", "exp", "exp2", "expm1", "flatten",
-    "flip", "floor", "floor_divide", "fmod", "gather", "ge", "gt", "hstack", "index_add", "index_select", "inner",
+    "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "bmm", "broadcast_tensors", "broadcast_to",
+    "cartesian_prod", "cat", "cdist", "ceil", "ceil_", "chunk", "clamp", "clamp_", "clip", "clone", "concat",
+    "concatenate", "cos", "cos_", "cosh", "count_nonzero", "cumprod", "cumsum", "detach", "diag", "diagonal", "diff",
+    "div", "divide", "dot", "einsum", "eq", "equal", "erf", "exp", "exp2", "exp_", "expm1", "flatten", "flip", "floor",
+    "floor_", "floor_divide", "fmod", "gather", "ge", "gt", "hstack", "index_add", "index_select", "inner",
     "is_floating_point", "is_tensor", "isclose", "isfinite", "isin", "isinf", "isnan", "le", "lerp", "log", "log1p",
-    "log2", "log10", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "log2", "log10", "log_", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
     "logsumexp", "lt", "masked_fill", "masked_select", "matmul", "max", "maximum", "mean", "median", "meshgrid", "min",
     "minimum", "mm", "moveaxis", "movedim", "mul", "multinomial", "multiply", "mv", "nan_to_num", "narrow", "ne",
-    "neg", "negative", "nonzero", "norm", "normal", "numel", "outer", "permute", "pow", "prod", "quantile", "ravel",
-    "reciprocal", "relu", "remainder", "repeat_interleave", "reshape", "roll", "round", "rsqrt", "scatter",
-    "scatter_add", "select", "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze",
-    "stack", "std", "std_mean", "sub", "subtract", "sum", "swapaxes", "t", "take_along_dim", "tan", "tanh",
-    "tensordot", "tile", "topk", "trace", "transpose", "tril", "tril_indices", "triu", "triu_indices", "true_divide",
-    "trunc", "unbind", "unflatten", "unique", "unsqueeze", "var", "var_mean", "vstack", "where",
+    "neg", "neg_", "negative", "nonzero", "norm", "normal", "numel", "outer", "permute", "pow", "prod", "quantile",
+    "ravel", "reciprocal", "relu", "relu_", "remainder", "repeat_interleave", "reshape", "roll", "round", "round_",
+    "rsqrt", "scatter", "scatter_add", "select", "sigmoid", "sigmoid_", "sign", "sin", "sin_", "sinh", "softmax",
+    "sort", "split", "sqrt", "sqrt_", "square", "squeeze", "stack", "std", "std_mean", "sub", "subtract", "sum",
+    "swapaxes", "t", "take_along_dim", "tan", "tanh", "tanh_", "tensordot", "tile", "topk", "trace", "transpose",
+    "tril", "tril_indices", "triu", "triu_indices", "true_divide", "trunc", "unbind", "unflatten", "unique",
+    "unsqueeze", "var", "var_mean", "vstack", "where",
 ]
 
 
@@ -138,6 +140,26 @@ logical_and = of_tensor(Tensor.logical_and)
 logical_or = of_tensor(Tensor.logical_or)
 logical_xor = of_tensor(Tensor.logical_xor)
 logical_not = of_tensor(Tensor.logical_not)
+
+# -- the same in place --
+exp_ = of_tensor(Tensor.exp_)
+log_ = of_tensor(Tensor.log_)
+sqrt_ = of_tensor(Tensor.sqrt_)
+abs_ = of_tensor(Tensor.abs_)
+neg_ = of_tensor(Tensor.neg_)
+sin_ = of_tensor(Tensor.sin_)
+cos_ = of_tensor(Tensor.cos_)
+tanh_ = of_tensor(Tensor.tanh_)
+sigmoid_ = of_tensor(Tensor.sigmoid_)
+relu_ = of_tensor(Tensor.relu_)
+clamp_ = of_tensor(Tensor.clamp_)
+round_ = of_tensor(Tensor.round_)
+floor_ = of_tensor(Tensor.floor_)
+ceil_ = of_tensor(Tensor.ceil_)
+bitwise_and = of_tensor(Tensor.__and__)
+bitwise_or = of_tensor(Tensor.__or__)
+bitwise_xor = of_tensor(Tensor.__xor__)
+bitwise_not = of_tensor(Tensor.__invert__)
 
 # -- reductions and order --
 sum = of_tensor(Tensor.sum)

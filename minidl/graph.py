@@ -429,6 +429,15 @@ class Node:
         name, fixed = self.op.contract.name_of(i), len(self.op.contract.inputs)
         return name if i < fixed else f"{name}[{i - fixed}]"
 
+    @property
+    def next_functions(self) -> tuple[tuple[Node, int], ...]:
+        """The nodes of the inputs, as PyTorch lists them: (node, 0)."""
+        return tuple((parent, 0) for parent in self.parents if parent is not None)
+
+    def name(self) -> str:
+        """The name of the op."""
+        return "Leaf" if self.op is None else str(self.op)
+
     def release(self) -> None:
         """Let go of the kept values."""
         if self.kept:

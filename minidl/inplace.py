@@ -6,7 +6,8 @@ stale and raises.
 
 Where the change is recorded it is a step of the graph like any other: the result is computed out of place, and the
 tensor takes over the result's array and node. The old memory stays as the graph has kept it. That is only right if
-nobody else looks at the old memory, so a tensor that shares it with a living view is refused.
+nobody else looks at the old memory, so a tensor that shares it with a living view is refused; but a view made with
+brackets, `b[0] += v`, passes its change on to the tensor that it is a part of.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidl import dtypes, ops
-from minidl.backend import is_writable
-from minidl.errors import DeviceError, DtypeError, GraphError, ShapeError
+from minidl.backend import is_same_place, is_writable
+from minidl.errors import DeviceError, DtypeError, GraphError, MinidlError, ShapeError
 from minidl.graph import is_tensor
 from minidl.ops.index import Key
 from minidl.recording import is_grad_enabled
@@ -41,8 +42,11 @@ def become(x: Tensor, result: Tensor, name: str) -> Tensor:
         raise GraphError("got a leaf that requires grad, whose changes would be lost to its gradient; do it under "
                          "minidl.no_grad(), or out of place: x = x + 1", where=name)
     if x.version.is_shared():
+        base, key = x.view_of()
+        if base is not None and key is not None:
+            return _through_the_base(x, base, key, result)
         raise GraphError("got a tensor that shares its memory with a view, and the change would be recorded for only "
-                         "one of the two; do it out of place: x = x + 1", where=name)
+                         "one of the two; do it out of place, x = x + 1, or to a part, b[i] = b[i] + 1", where=name)
     if result.dtype != x.dtype:
         result = ops.Cast(x.dtype)(result)
     before = x.node
@@ -53,11 +57,29 @@ def become(x: Tensor, result: Tensor, name: str) -> Tensor:
     return x
 
 
+def _through_the_base(x: Tensor, base: Tensor, key: Key, result: Tensor) -> Tensor:
+    """`b[0] += v` changes a view of b: so a part of b changes, and then the view is taken of the new b."""
+    shared = x.version
+    shared.left_by(x)                                       # x gives the memory up, and with it b may do so too
+    try:
+        assign(base, [key], [], result)
+    except MinidlError:
+        shared.shared_by(x)
+        raise
+    anew = ops.Index(key)(base)
+    x.array, x.node, x.version = anew.array, anew.node, anew.version
+    x.version.shared_by(x)
+    return x
+
+
 def assign(x: Tensor, keys: list[Key], indices: list[Tensor], value: Any) -> None:
     """x[...] = value, with what `split_key` made of the key; value: a tensor of the dtype of x, or a number."""
     if is_tensor(value) and value.device != x.device:
         raise DeviceError(f"got a value on '{value.device}' for a tensor on '{x.device}', expected one device; move it "
                           f"with .to(device)", where="x[...] = value")
+    if is_tensor(value) and value.version is x.version and len(keys) == 1 and keys[0].is_basic and is_same_place(
+            value.array, x.array[keys[0].with_arrays(())]):
+        return                                              # the second half of `b[0] += v`: it is there already
     is_recorded = is_grad_enabled() and any(is_tensor(t) and t.node is not None for t in (x, value))
     try:
         if is_recorded:

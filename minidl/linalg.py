@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.errors import GraphError, ShapeError, no_such_name
+from minidl.errors import GraphError, SettingError, ShapeError, no_such_name
 from minidl.graph import new_tensor
+from minidl.ops.reduce import axes_of, axis_of
 from minidl.tensors import Tensor
 
 __all__ = ["cholesky", "det", "eigh", "eigvalsh", "inv", "lstsq", "matrix_norm", "matrix_rank", "norm", "pinv", "qr",
@@ -43,19 +45,30 @@ class LeastSquares(NamedTuple):
     solution: Tensor
 
 
-def norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """The length of vectors: √(sum of x²), or another `ord` as in Tensor.norm."""
-    return x.norm(2 if ord is None else ord, dim, keepdim)
-
-
-vector_norm = norm
+def vector_norm(x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """(sum of |x|^ord)^(1/ord) over the axes `dim` (all, if None)."""
+    return x.norm(ord, dim, keepdim)
 
 
 def matrix_norm(x: Tensor, ord: Any = "fro", dim: tuple[int, int] = (-2, -1), keepdim: bool = False) -> Tensor:
-    """√(sum of all x²) of each matrix."""
-    if ord != "fro":
-        raise ShapeError(f'got ord={ord!r}, expected "fro"; use svd for the others', where="matrix_norm")
-    return x.norm(2, dim, keepdim)
+    """Of each matrix: "fro", √(sum of x²); 1 or inf, the largest sum of |x| over a column or over a row."""
+    rows, columns = (axis_of(d, x.ndim) for d in dim)
+    if ord == "fro":
+        return x.norm(2, dim, keepdim)
+    if ord not in (1, math.inf):
+        raise SettingError(f'got ord={ord!r}, expected "fro", 1 or inf; for 2 use svd(x).S[..., 0]',
+                           where="matrix_norm")
+    along, across = (rows, columns) if ord == 1 else (columns, rows)
+    largest = abs(x).sum(along, keepdim=True).amax(across, keepdim=True)
+    return largest if keepdim else largest.squeeze((rows, columns))
+
+
+def norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Without `ord` the length, √(sum of x²); with one, the norm of vectors, or of matrices if there are two axes."""
+    axes = axes_of(dim, x.ndim)
+    if ord is not None and len(axes) == 2 and (dim is not None or x.ndim == 2):
+        return matrix_norm(x, ord, (axes[0], axes[1]), keepdim)
+    return x.norm(2 if ord is None else ord, dim, keepdim)
 
 
 def _by_numpy(name: str, function: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:

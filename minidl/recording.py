@@ -153,6 +153,10 @@ class Version:
             self._prune_at = 16 + 2 * len(self._sharers)
         self._sharers += map(weakref.ref, tensors)
 
+    def left_by(self, tensor: Any) -> None:
+        """Note that this tensor sees the memory no longer."""
+        self._sharers = [ref for ref in self._sharers or () if ref() is not tensor]
+
     def is_shared(self) -> bool:
         """Whether more than one living tensor sees this memory."""
         alive = [tensor for ref in self._sharers or () if (tensor := ref()) is not None]

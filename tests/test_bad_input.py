@@ -106,8 +106,8 @@ ROWS = [
         "features.0 Conv2d(1→6): got (2, 28, 28, 1), expected (N, 1, H, W); looks channels-last, "
         "use x.permute(0, 3, 1, 2)"),
     Row("an image without a batch", lambda: LENET(IMAGES[0]), ShapeError,
-        "features.0 Conv2d(1→6): got (1, 28, 28), expected (N, 1, H, W); looks like one image without a batch, "
-        "use x.unsqueeze(0)"),
+        "fc.0 Linear: expects 256 features, got 16 (input (16, 16)); looks like one sample without a batch: give the model "
+        "x.unsqueeze(0)"),
     Row("images without channels", lambda: LENET(IMAGES[:, 0]), ShapeError, "use x.unsqueeze(1)"),
     Row("colour images", lambda: LENET(minidl.randn(2, 3, 28, 28)), ShapeError,
         "features.0 Conv2d(1→6): got (2, 3, 28, 28), expected (N, 1, H, W); set in_channels=3 or feed images with "

@@ -36,7 +36,16 @@ VALUES = [
     "t.tensor([np.float64(1), 2.0])", "t.tensor(3.0).cumprod(0)", "t.hstack([t.tensor(1), t.tensor(2)])", "t.vstack([t.tensor(1), t.tensor(2)])",
     "t.tensor([1, 2, 3]).repeat_interleave(t.tensor([2, 0, 1]))", "x.type(t.LongTensor)", "x.type('torch.DoubleTensor')", "t.tensor([1e-25]) / t.tensor([1e-25])",
     "F.linear(t.ones(2, 0), t.ones(3, 0), t.ones(3))", "x.narrow(1, -2, 1)", "t.normal(t.zeros(2), 0.0)", "F.threshold(x, 0.0, 9.0)",
-    "t.tensor([1, 2, 3]).new_tensor([4])",
+    "t.tensor([1, 2, 3]).new_tensor([4])", "t.zeros(4).scatter_(0, t.tensor(3), value=1)",
+    "t.flip(x, dims=[0])", "t.permute(x, dims=(1, 0))", "t.reshape(x, shape=(3, 2))", "x.view(size=(6,))", "x[:1].expand(size=(4, 3))",
+    "t.split(x, split_size_or_sections=1, dim=0)[1]", "t.bitwise_and(i32, i32 + 1)", "t.bitwise_xor(i32, i32 + 1)", "t.bitwise_not(i32)",
+    "t.sin_(x.clone())", "t.exp_(x.clone())", "t.zeros(size=(2, 3))", "t.ones(size=())", "t.conv2d(img, t.ones(1, 1, 2, 2))", "t.selu(x)", "t.nn.Conv2d(1, 1, 2)(img[0]).detach() * 0", "F.max_pool2d(img[0], 2)", "F.avg_pool2d(img[0], 2)", "F.adaptive_avg_pool2d(img[0], 3)",
+    "F.conv_transpose2d(img[0], t.ones(1, 2, 2, 2))", "F.conv1d(x, t.ones(1, 2, 2))", "t.linalg.norm(x, 1)", "t.linalg.norm(x, math.inf, dim=(0, 1))",
+    "t.linalg.norm(x, 1, dim=1)", "t.linalg.matrix_norm(x, 1, keepdim=True)", "t.fmod(t.tensor([2 ** 60 + 1]), 7)", "t.fmod(t.tensor([1e10]).double(), 0.3)",
+    "t.div(t.tensor([2 ** 53 + 1]), 1, rounding_mode='trunc')", "t.div(t.tensor([-7]), 2, rounding_mode='trunc')", "t.div(x, 2, rounding_mode='trunc')",
+    "t.logaddexp(t.tensor([math.inf, -math.inf]), t.tensor([math.inf, -math.inf]))", "t.tensor([1000.0]).double().log10().floor()", "t.tensor([0.9999]).acos()",
+    "F.local_response_norm(img, 5)", "F.interpolate(img[0], size=3, mode='area')", "F.bilinear(x, x[:, :2], t.ones(4, 3, 2))",
+    "t.nn.utils.rnn.pad_sequence([x[0], x[1, :2]])", "t.nn.utils.rnn.pad_sequence([x, x[:1]], batch_first=True, padding_value=9)",
 ]
 GRADIENTS = [                                                   # expression of x -> x
     ("t.ones(3).double().requires_grad_()", "x.std()"), ("t.zeros(2, 3).double().requires_grad_()", "x.norm(3, 1)"),
@@ -48,7 +57,7 @@ GRADIENTS = [                                                   # expression of 
 
 
 def scene(library):
-    return {"t": library, "F": library.nn.functional, "np": np, "nan": math.nan, "x": library.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]]),
+    return {"t": library, "F": library.nn.functional, "np": np, "math": math, "nan": math.nan, "x": library.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]]),
             "img": library.arange(16.0).reshape(1, 1, 4, 4), "i32": library.tensor([1, 2], dtype=library.int32)}
 
 
@@ -165,6 +174,10 @@ def test_functions_take_their_input_by_name_and_put_their_result_out():
     assert minidl.pow(2, x).tolist() == [2, 4]
 
 
+def test_bytes_are_a_mask_as_in_older_lessons():
+    assert minidl.arange(3)[minidl.tensor([1, 0, 1]).byte()].tolist() == [0, 2]
+
+
 def test_empty_tensors_print_their_size():
     assert repr(minidl.ones(0, 3)) == "tensor([], size=(0, 3))"
     assert repr(minidl.ones(0)) == "tensor([])"
@@ -174,3 +187,137 @@ def test_division_by_integers_is_only_refused_for_integers():
     assert (f64([1.0]) // 0).isinf().all()
     with pytest.raises(SettingError):
         minidl.tensor([1]).div(0, rounding_mode="floor")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("text", ["b[0] += x * 2", "b[:, 0] += x[:2]", "b[1] *= x", "b[0].add_(x)", "b[0][1] += x[1]", "b[0] += x; b[0] *= x; b += 1; b[1] /= 2"])
+def test_parts_changed_while_recording_have_pytorchs_gradients(text, torch):
+    results = []
+    for library in (minidl, torch):
+        x = library.tensor([1.0, 2.0, 3.0]).requires_grad_()
+        names = {"x": x, "b": library.ones(2, 3) * library.tensor([[1.0], [2.0]])}
+        exec(text, names)
+        (names["b"] * library.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).sum().backward()
+        results.append((names["b"].detach().numpy(), x.grad.numpy()))
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+def test_a_view_that_was_changed_is_a_view_still_and_a_third_looker_is_in_the_way():
+    x = f64([1.0, 2.0])
+    b = minidl.zeros(2, 2).double()
+    row = b[0]
+    row += x
+    assert b[0].tolist() == [1, 2]
+    with minidl.no_grad():
+        row.zero_()
+    assert b.tolist() == [[0, 0], [0, 0]]
+    c = minidl.zeros(2, 2).double()
+    other = c.reshape(4)
+    with pytest.raises(MinidlError, match=r"b\[i\] = b\[i\] \+ 1"):
+        c[0] += x
+    assert other.tolist() == [0, 0, 0, 0]
+
+
+def test_layers_can_start_anew():
+    for layer in (nn.Linear(3, 2), nn.Conv2d(2, 3, 3), nn.ConvTranspose1d(2, 3, 3), nn.Embedding(4, 2, padding_idx=1), nn.Bilinear(2, 3, 4)):
+        before = layer.weight.detach().clone()
+        layer.reset_parameters()
+        assert not layer.weight.equal(before)
+        assert abs(layer.weight.std().item() - before.std().item()) < 0.6
+        assert layer.weight.requires_grad
+    norm = nn.BatchNorm1d(2)
+    norm(minidl.tensor([[1.0, 2.0], [3.0, 5.0]]))
+    nn.init.constant_(norm.weight, 7)
+    norm.reset_parameters()
+    assert norm.weight.tolist() == norm.running_var.tolist() == [1, 1]
+    assert norm.num_batches_tracked.item() == 0
+
+
+@pytest.mark.torch
+def test_containers_are_changed_and_printed_as_pytorchs(torch):
+    def steps(t):
+        n = t.nn
+        s = n.Sequential(n.Linear(2, 2), n.ReLU(), n.Linear(2, 1))
+        s.extend([n.Tanh()])
+        s.insert(1, n.Sigmoid())
+        yield repr(s)
+        del s[-1]
+        yield repr(s), repr(s.pop(0)), repr(s + n.Sequential(n.Identity()))
+        named = n.Sequential(__import__("collections").OrderedDict(a=n.Linear(1, 1), b=n.Tanh(), c=n.Linear(1, 1)))
+        yield repr(named[:2]), list(named[1:].state_dict()), list(s[1:].state_dict())
+        layers = n.ModuleList([n.Linear(2, 2) for _ in range(3)])
+        layers.insert(0, n.ReLU())
+        layers += [n.ReLU(), n.Sequential(n.ReLU())]
+        yield repr(layers), len(layers), repr(n.ModuleList())
+        parts = n.ModuleDict([["a", n.ReLU()], ["b", n.Tanh()]])
+        yield repr(parts.pop("a")), repr(parts), list(parts)
+        tables = n.ParameterDict({"w": t.ones(2)})
+        tables["v"] = n.Parameter(t.zeros(2, 3))
+        yield list(tables.state_dict()), len(tables), list(tables), tables["w"].requires_grad, "v" in tables
+        yield repr(n.ParameterList([t.ones(2)])).replace("torch.", ""), repr(tables).replace("torch.", "")
+        yield list(s._modules), list(s[0]._parameters), s._get_name()
+
+    assert list(steps(minidl)) == list(steps(torch))
+
+
+def test_asking_for_a_name_that_is_not_there_costs_little():
+    """NumPy asks tensors for __array_interface__ and the like, once for each element of a list of them."""
+    import time
+
+    x = minidl.ones(1)
+    start = time.perf_counter()
+    for _ in range(1000):
+        assert not hasattr(x, "foo")
+        assert not hasattr(x, "__array_interface__")
+    assert time.perf_counter() - start < 0.2
+
+
+def test_places_that_lessons_import_from():
+    import importlib
+
+    from minidl.autograd import gradcheck
+    from minidl.nn.parameter import Parameter
+    from minidl.nn.utils.rnn import pad_sequence
+
+    assert Parameter is nn.Parameter
+    assert gradcheck is minidl.gradcheck
+    assert pad_sequence is nn.utils.rnn.pad_sequence
+    assert importlib.import_module("minidl.backends.cudnn").benchmark is False
+    assert not minidl.accelerator.is_available()
+    assert minidl.accelerator.current_accelerator() is None
+    minidl.use_deterministic_algorithms(True)
+    with minidl.autograd.detect_anomaly():
+        assert minidl.is_grad_enabled()
+    assert isinstance(minidl.float32, minidl.dtype)
+    x = minidl.ones(1, requires_grad=True) * 2
+    assert x.grad_fn.next_functions[0][0].next_functions == ()
+    assert x.grad_fn.name() == "Mul"
+    assert minidl.randint(9, size=(20,)).max().item() < 9
+
+
+def test_axes_and_labels_that_are_not_there_are_index_errors_as_in_pytorch():
+    for call in (lambda: minidl.ones(2).sum(3), lambda: minidl.ones(2)[5], lambda: nn.Embedding(2, 2)(minidl.tensor([5])),
+                 lambda: minidl.ones(2).unsqueeze(7)):
+        with pytest.raises(IndexError):
+            call()
+
+
+def test_masked_classes_count_nothing():
+    from minidl.distributions import Categorical, kl_divergence
+
+    d = Categorical(logits=minidl.tensor([0.0, 1.0, -math.inf]))
+    assert d.entropy().item() == pytest.approx(0.5822, abs=1e-4)
+    assert kl_divergence(d, d).item() == 0
+    assert repr(Categorical(minidl.ones(2))) == "Categorical(probs: (2,), logits: (2,))"
+
+
+def test_a_root_of_ones_own_falls_back_on_the_environments(tmp_path, monkeypatch):
+    from minidl.datasets.files import find_together
+
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "a").write_bytes(b"")
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
+    assert find_together(tmp_path / "nowhere", ["mnist"], ["a"]) == [tmp_path / "mnist" / "a"]
+    monkeypatch.delenv("MINIDL_DATA")
+    assert find_together(tmp_path / "nowhere", ["mnist"], ["a"]) is None

@@ -128,7 +128,7 @@ def test_classification_losses_equal_pytorchs(text, torch, rng):
 
 
 def test_every_layer_is_in_these_tables():
-    elsewhere = {"Module", "Parameter", "ModuleList", "ModuleDict", "ParameterList", "functional", "init", "utils", "Embedding",
+    elsewhere = {"Module", "Parameter", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "functional", "init", "utils", "Embedding",
                  "Fold", "MaxUnpool2d", "PixelUnshuffle", "BCELoss", "BCEWithLogitsLoss", "KLDivLoss", "GaussianNLLLoss", "HingeEmbeddingLoss",
                  "CosineEmbeddingLoss", "MarginRankingLoss", "SoftMarginLoss"}
     text = " ".join([t for _, t in CASES] + CLASSIFIERS)

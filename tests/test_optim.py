@@ -527,7 +527,7 @@ BAD = {
     "nesterov with dampening": Row(lambda: sgd(nesterov=True, momentum=0.9, dampening=0.1), "SGD: got nesterov=True with momentum=0.9"),
     "a model": Row(lambda: optim.SGD(nn.Linear(1, 1)), "SGD: got a Linear, expected a list of parameters; use model.parameters()"),
     "layers": Row(lambda: optim.SGD(nn.Sequential(nn.Linear(1, 1))), "SGD: got Linear among the parameters, expected tensors"),
-    "a state dict": Row(lambda: optim.SGD(nn.Linear(1, 1).state_dict()), "SGD: got a dict, expected a list of parameters"),
+    "a state dict": Row(lambda: optim.SGD(nn.Linear(1, 1).state_dict()), "SGD: got a OrderedDict, expected a list of parameters"),
     "a set": Row(lambda: optim.SGD({W, V}), "SGD: got a set, expected a list of parameters"),
     "a tensor": Row(lambda: optim.SGD(W), "SGD: got a tensor, expected a list of them; use [x]"),
     "a group without parameters": Row(lambda: sgd().add_param_group({"lr": 1}), "SGD.add_param_group: got dict, expected a dict with"),

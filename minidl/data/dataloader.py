@@ -34,7 +34,7 @@ class DataLoader:
 
     - must not change what other samples use: several are fetched at once;
     - must not call Numba functions compiled with parallel=True where Numba's threading layer is "workqueue", which
-      aborts the process when two threads use it (convolutions on the CPU may be such functions);
+      aborts the process when two threads use it;
     - draws in no fixed order if it draws from the global generator. Random transforms draw from a generator that
       belongs to the batch, and so may a dataset: `minidl.data.current_generator()`.
 

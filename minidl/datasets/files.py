@@ -24,12 +24,14 @@ def data_root(root: Any = None) -> Path:
 
 def find_together(root: Path, folders: Iterable[str], names: Sequence[str]) -> list[Path] | None:
     """The files with these names, plain or gzipped, all from the first of the folders below `root` that has them."""
-    for folder in folders:
+    # a lesson names a root of its own; if its files are not there, those of the environment's MINIDL_DATA will do
+    elsewhere = [Path(os.environ["MINIDL_DATA"]).expanduser()] if os.environ.get("MINIDL_DATA") else []
+    for folder in (base / name for base in (root, *elsewhere) for name in folders):
         found = []
         for name in names:
             # some collections write train-images.idx3-ubyte
             spellings = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
-            found += [root / folder / spelling for spelling in spellings if (root / folder / spelling).is_file()][:1]
+            found += [folder / spelling for spelling in spellings if (folder / spelling).is_file()][:1]
         if len(found) == len(names):
             return found
     return None

@@ -317,7 +317,7 @@ class GLU(Module):
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """x -> y, in the same shape."""
+        """x -> y, with half the size along dim."""
         return F.glu(input, self.dim)
 
     def extra_repr(self) -> str:

@@ -26,6 +26,44 @@ class _Numbered(Module):
         setattr(self, str(len(self)), module)
         return self
 
+    def extend(self, modules: Iterable[Module]) -> Any:
+        """Add several modules at the end. Returns the container."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module in front of the one that stands at `index`."""
+        modules = self._all()
+        modules.insert(index, module)
+        self._put(modules)
+
+    def __delitem__(self, i: int | slice) -> None:
+        modules = self._all()
+        del modules[i]
+        self._put(modules)
+
+    def pop(self, i: int = -1) -> Module:
+        """Take a module out and return it."""
+        module = self._all()[i]
+        del self[i]
+        return module
+
+    def __add__(self, other: Iterable[Module]) -> Any:
+        return type(self)._of([*self._all(), *other])
+
+    def __iadd__(self, other: Iterable[Module]) -> Any:
+        return self.extend(other)
+
+    def _put(self, modules: list[Module]) -> None:
+        """These modules in place of those that are there, numbered anew."""
+        for name, _ in self._named():
+            delattr(self, name)
+        self.extend(modules)
+
+    def _named(self) -> list[tuple[str, Module]]:
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Module)]
+
     def _all(self) -> list[Module]:
         return [value for value in vars(self).values() if isinstance(value, Module)]
 
@@ -65,6 +103,10 @@ class Sequential(_Numbered):
     def _of(cls, modules: list[Module]) -> Any:
         return cls(*modules)
 
+    def __getitem__(self, i: int | slice) -> Any:
+        # a part keeps the names, so its state dict fits that of the whole
+        return type(self)(dict(self._named()[i])) if isinstance(i, slice) else self._all()[i]
+
     def forward(self, x: Any) -> Any:
         """All modules, one after the other."""
         for module in self._all():
@@ -78,20 +120,35 @@ class ModuleList(_Numbered):
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__(modules)
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
-        """Add several modules at the end. Returns the list."""
-        for module in modules:
-            self.append(module)
-        return self
+    def __repr__(self) -> str:
+        if not len(self):
+            return "ModuleList()"
+        runs: list[tuple[int, int, str]] = []               # (first, last, text): equal ones in a row are one line
+        for i, text in enumerate(map(repr, self)):
+            first = runs.pop()[0] if runs and runs[-1][2] == text else i
+            runs.append((first, i, text))
+        lines = [f"({i}): {text}" if first == i else f"({first}-{i}): {i - first + 1} x {text}"
+                 for first, i, text in runs]
+        return "\n".join(["ModuleList(", *("  " + part for line in lines for part in line.split("\n")), ")"])
 
 
 class ModuleDict(Module):
     """A dict of modules whose parameters are found; it has no forward."""
 
-    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+    def __init__(self, modules: Any = None) -> None:
         super().__init__()
-        for name, module in (modules or {}).items():
+        self.update(modules or {})
+
+    def update(self, modules: Any) -> None:
+        """Add modules from a dict or from (name, module) pairs."""
+        for name, module in modules.items() if hasattr(modules, "items") else modules:
             self[name] = module
+
+    def pop(self, name: str) -> Module:
+        """Take a module out and return it."""
+        module = self[name]
+        delattr(self, name)
+        return module
 
     def __getitem__(self, name: str) -> Module:
         return dict(self.items())[name]
@@ -145,3 +202,52 @@ class ParameterList(Module):
 
     def __getitem__(self, i: int) -> Parameter:
         return self._all()[i]
+
+    def __repr__(self) -> str:
+        lines = [f"  ({i}): {_described(value, str(value.dtype))}" for i, value in enumerate(self)]
+        return "ParameterList(" + "\n".join(lines) + ")"   # PyTorch's has no line break here
+
+
+class ParameterDict(Module):
+    """A dict of parameters that are found; it has no forward. Tensors are made parameters."""
+
+    def __init__(self, values: Any = None) -> None:
+        super().__init__()
+        for name, value in (values or {}).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self.register_parameter(name, value if isinstance(value, Parameter) else Parameter(value))
+
+    def __getitem__(self, name: str) -> Parameter:
+        return dict(self.items())[name]
+
+    def __len__(self) -> int:
+        return len(self.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.keys()
+
+    def items(self) -> list[tuple[str, Parameter]]:
+        """(name, parameter) in the order in which they were set."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
+
+    def keys(self) -> list[str]:
+        """The names."""
+        return [name for name, _ in self.items()]
+
+    def values(self) -> list[Parameter]:
+        """The parameters."""
+        return [value for _, value in self.items()]
+
+    def __repr__(self) -> str:
+        kinds = {"float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor"}
+        lines = [f"    ({name}): {_described(value, kinds[str(value.dtype)])}" for name, value in self.items()]
+        return "\n".join(["ParameterDict(", *lines, ")"]) if lines else "ParameterDict()"
+
+
+def _described(p: Parameter, kind: str) -> str:
+    return f"Parameter containing: [{kind} of size {'x'.join(map(str, p.shape))}]"

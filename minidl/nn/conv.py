@@ -9,7 +9,7 @@ from minidl.errors import SettingError
 from minidl.kernels.geometry import IntOrPair, pair
 from minidl.nn import functional as F
 from minidl.nn.functional.convolution import single
-from minidl.nn.init import default_uniform_
+from minidl.nn.init import default_uniform_, fan_in_of
 from minidl.nn.module import Module, Parameter, positive
 from minidl.tensors import Tensor
 
@@ -41,12 +41,16 @@ class _Conv(Module):
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.padding_mode = padding_mode
         first, second = (in_channels, out_channels) if self.is_transposed else (out_channels, in_channels)
-        weight = creation.empty(first, second // groups, *kernel_size, dtype=dtype, device=device)
-        fan_in = weight[0].numel()
-        self.weight = Parameter(default_uniform_(weight, fan_in))
-        self.bias = None
-        if bias:
-            self.bias = Parameter(default_uniform_(creation.empty(out_channels, dtype=dtype, device=device), fan_in))
+        self.weight = Parameter(creation.empty(first, second // groups, *kernel_size, dtype=dtype, device=device))
+        self.bias = Parameter(creation.empty(out_channels, dtype=dtype, device=device)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        fan_in = fan_in_of(self.weight)
+        default_uniform_(self.weight, fan_in)
+        if self.bias is not None:
+            default_uniform_(self.bias, fan_in)
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Any]:
         """The input with its padding unless that is zeros, and the padding that is left to do."""

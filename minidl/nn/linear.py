@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from minidl import creation
 from minidl.errors import SettingError
 from minidl.nn import functional as F
 from minidl.nn.functional.checks import check_number
-from minidl.nn.init import default_uniform_, normal_, uniform_
+from minidl.nn.init import default_uniform_, normal_
 from minidl.nn.module import Module, Parameter, positive
 from minidl.tensors import Tensor
 
@@ -26,12 +25,15 @@ class Linear(Module):
         super().__init__()
         self.in_features = positive(in_features, "in_features", "Linear")
         self.out_features = positive(out_features, "out_features", "Linear")
-        weight = creation.empty(out_features, in_features, dtype=dtype, device=device)
-        self.weight = Parameter(default_uniform_(weight, fan_in=in_features))
-        self.bias = None
-        if bias:
-            start = creation.empty(out_features, dtype=dtype, device=device)
-            self.bias = Parameter(default_uniform_(start, fan_in=in_features))
+        self.weight = Parameter(creation.empty(out_features, in_features, dtype=dtype, device=device))
+        self.bias = Parameter(creation.empty(out_features, dtype=dtype, device=device)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        default_uniform_(self.weight, fan_in=self.in_features)
+        if self.bias is not None:
+            default_uniform_(self.bias, fan_in=self.in_features)
 
     def forward(self, input: Tensor) -> Tensor:
         """x (…, in_features) -> (…, out_features)."""
@@ -55,12 +57,15 @@ class Bilinear(Module):
         self.in1_features = positive(in1_features, "in1_features", "Bilinear")
         self.in2_features = positive(in2_features, "in2_features", "Bilinear")
         self.out_features = positive(out_features, "out_features", "Bilinear")
-        bound = 1 / math.sqrt(in1_features)
-        weight = creation.empty(out_features, in1_features, in2_features, dtype=dtype, device=device)
-        self.weight = Parameter(uniform_(weight, -bound, bound))
-        self.bias = None
-        if bias:
-            self.bias = Parameter(uniform_(creation.empty(out_features, dtype=dtype, device=device), -bound, bound))
+        self.weight = Parameter(creation.empty(out_features, in1_features, in2_features, dtype=dtype, device=device))
+        self.bias = Parameter(creation.empty(out_features, dtype=dtype, device=device)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        default_uniform_(self.weight, fan_in=self.in1_features)
+        if self.bias is not None:
+            default_uniform_(self.bias, fan_in=self.in1_features)
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """x1 (…, I), x2 (…, J) -> (…, O)."""
@@ -92,7 +97,12 @@ class Embedding(Module):
             raise SettingError(f"got padding_idx={padding_idx}, expected a row of the {num_embeddings}",
                                where="Embedding")
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        self.weight = Parameter(normal_(creation.empty(num_embeddings, embedding_dim, dtype=dtype, device=device)))
+        self.weight = Parameter(creation.empty(num_embeddings, embedding_dim, dtype=dtype, device=device))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors anew."""
+        normal_(self.weight)
         if self.padding_idx is not None:
             self.weight.data[self.padding_idx] = 0
 

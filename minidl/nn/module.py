@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -128,7 +129,9 @@ class Module:
         # only reached when the attribute is not there
         if name == "forward":
             raise ModuleError("has no forward; define forward(self, x)", where=type(self).__name__)
-        raise no_such_name(type(self).__name__, name, [*vars(self), *dir(type(self))])
+        if name in ("_modules", "_parameters"):             # PyTorch's tables, which old code looks into
+            return dict(self.named_children() if name == "_modules" else self.named_parameters(recurse=False))
+        raise no_such_name(type(self).__name__, name, lambda: [*vars(self), *dir(type(self))])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Module | Parameter):
@@ -282,7 +285,7 @@ class Module:
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
         """path -> tensor of all parameters and saved buffers; they share memory with the module."""
         self._refuse_hidden_modules()
-        return {path: tensor.detach() for path, tensor in self._state(prefix)}
+        return OrderedDict((path, tensor.detach()) for path, tensor in self._state(prefix))
 
     def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         for name, value in vars(self).items():
@@ -446,6 +449,9 @@ class Module:
     def extra_repr(self) -> str:
         """The settings that stand between the parentheses when the module is printed."""
         return ""
+
+    def _get_name(self) -> str:
+        return type(self).__name__
 
     def short_name(self) -> str:
         """The module in an error message, "Conv2d(1→6)"."""

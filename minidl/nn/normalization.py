@@ -10,6 +10,7 @@ from minidl.dtypes import int64
 from minidl.errors import SettingError, ShapeError
 from minidl.nn import functional as F
 from minidl.nn.functional.checks import check_number
+from minidl.nn.init import constant_
 from minidl.nn.module import Module, Parameter, positive
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
@@ -38,6 +39,11 @@ class _BatchNorm(Module):
         self.register_buffer("running_mean", creation.zeros(num_features, **settings) if kept else None)
         self.register_buffer("running_var", creation.ones(num_features, **settings) if kept else None)
         self.register_buffer("num_batches_tracked", creation.zeros((), dtype=int64, device=device) if kept else None)
+
+    def reset_parameters(self) -> None:
+        """Weights, biases and running values as at the start."""
+        _start_anew(self)
+        self.reset_running_stats()
 
     def reset_running_stats(self) -> None:
         """The running values as at the start."""
@@ -87,6 +93,12 @@ class BatchNorm2d(_BatchNorm):
     dimensions = (4,)
 
 
+def _start_anew(layer: Module) -> None:
+    for p, start in ((layer.weight, 1.0), (layer.bias, 0.0)):
+        if p is not None:
+            constant_(p, start)
+
+
 class LayerNorm(Module):
     """Each sample to mean 0 and variance 1 over its last axes, then · weight + bias."""
 
@@ -100,6 +112,10 @@ class LayerNorm(Module):
         self.weight = Parameter(creation.ones(self.normalized_shape, **settings)) if elementwise_affine else None
         with_bias = elementwise_affine and bias
         self.bias = Parameter(creation.zeros(self.normalized_shape, **settings)) if with_bias else None
+
+    def reset_parameters(self) -> None:
+        """Weights 1 and biases 0, as at the start."""
+        _start_anew(self)
 
     def forward(self, input: Tensor) -> Tensor:
         """x (…, *normalized_shape) -> y, in the same shape."""
@@ -124,6 +140,10 @@ class GroupNorm(Module):
         self.weight = Parameter(creation.ones(num_channels, device=device, dtype=dtype)) if affine else None
         with_bias = affine and bias
         self.bias = Parameter(creation.zeros(num_channels, device=device, dtype=dtype)) if with_bias else None
+
+    def reset_parameters(self) -> None:
+        """Weights 1 and biases 0, as at the start."""
+        _start_anew(self)
 
     def forward(self, input: Tensor) -> Tensor:
         """x (N, C, …) -> y, in the same shape."""
@@ -150,6 +170,10 @@ class _InstanceNorm(Module):
         self.weight = Parameter(creation.ones(num_features, device=device, dtype=dtype)) if affine else None
         with_bias = affine and bias
         self.bias = Parameter(creation.zeros(num_features, device=device, dtype=dtype)) if with_bias else None
+
+    def reset_parameters(self) -> None:
+        """Weights 1 and biases 0, as at the start."""
+        _start_anew(self)
 
     def forward(self, input: Tensor) -> Tensor:
         """x (N, C, …) -> y, in the same shape."""

@@ -21,8 +21,10 @@ from minidl.ops.activation import (
 from minidl.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minidl.ops.elementwise import (
     Abs,
+    Acos,
     Add,
     And,
+    Asin,
     Atan,
     Atan2,
     Ceil,
@@ -37,10 +39,13 @@ from minidl.ops.elementwise import (
     Expm1,
     Floor,
     FloorDiv,
+    Fmod,
     Greater,
     GreaterEqual,
     Log,
     Log1p,
+    Log2,
+    Log10,
     Maximum,
     Minimum,
     Mul,
@@ -71,13 +76,13 @@ from minidl.ops.shape import Cat, Permute, Reshape
 from minidl.ops.unfold import Fold, Unfold
 
 __all__ = [
-    "BCE", "ELU", "GELU", "Abs", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Atan", "Atan2",
-    "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d",
+    "BCE", "ELU", "GELU", "Abs", "Acos", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Asin", "Atan",
+    "Atan2", "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d",
     "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "Cosh", "CrossEntropy", "CumSum", "Diagonal", "Div", "Einsum",
-    "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fold", "Gather", "Greater", "GreaterEqual", "HardTanh",
-    "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "LogSoftmax", "LogSumExp", "MatMul",
-    "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not",
-    "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "Remainder", "Reshape", "Round", "ScatterAdd", "SiLU",
-    "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice",
-    "Trunc", "Unfold", "Where", "Xor",
+    "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fmod", "Fold", "Gather", "Greater", "GreaterEqual",
+    "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10", "LogSoftmax",
+    "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Norm",
+    "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "Remainder", "Reshape", "Round",
+    "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo",
+    "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
 ]

@@ -39,9 +39,10 @@ class LeakyReLU(Op):
 
 
 class PReLU(Op):
-    """y = x where x > 0, else w · x with a slope w that is learned;   dL/dw = g · x where x <= 0, summed.
+    """y = x where x > 0, else w · x with a slope w that is learned.
 
-    x (N, C, …), w (C, 1, …) or (1,)
+    x (N, C, …), w (C, 1, …) or (1,);   dL/dx = g where x > 0, else g · w;   dL/dw = g · x where x <= 0, which the
+    engine sums to the shape of w.
     """
 
     broadcasts = True
@@ -189,7 +190,7 @@ class Softmax(Op):
 class LogSoftmax(Op):
     """y = x - log(sum over j of e^x[j]) along an axis;   dL/dx = g - e^y · sum over j of g[j].
 
-    With m the largest x, the sum is m + log(sum of e^(x - m)): exact for scores of any size.
+    The logarithm is m + log(sum of e^(x - m)), with m the largest x: exact for scores of any size.
     """
 
     dtype_rule = "float"

@@ -49,6 +49,7 @@ def split_key(key: Any, to_tensor: Callable[[Any], Tensor]) -> tuple[list[Key], 
             parts.append(part)
         else:
             index = to_tensor(part)
+            index = index.bool() if index.dtype.kind == "u" else index           # PyTorch's older masks are bytes
             if index.dtype.kind not in "iub":
                 raise ShapeError(f"got an index of {index.dtype}, expected integers or booleans; use index.long()",
                                  where="index")

@@ -17,8 +17,8 @@ class CrossEntropy(Op):
 
     z (N, C, …), q (N, C, …)  ->  L (N, …)
 
-    dL/dz = p · (sum over c of q) - q, which is p - q for probabilities: what was said minus what is true.
-    dL/dq = - log p
+    dL/dz = g · (p · (sum over c of q) - q), g · (p - q) for probabilities: what was said minus what is true.
+    dL/dq = -g · log p
 
     Softmax, logarithm and sum in one op stay exact for scores of any size: log p is z - logsumexp(z), never log(0).
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from minidl import dtypes
 from minidl.backend import Array, backend_of, xp_of
-from minidl.errors import ShapeError
+from minidl.errors import AxisError, ShapeError
 from minidl.graph import BroadcastTo, Op
 from minidl.ops.elementwise import Where
 
@@ -36,8 +36,8 @@ def axis_of(dim: int, ndim: int) -> int:
         raise ShapeError(f"got dim={dim!r}, expected an integer")
     dim = operator.index(dim)
     if not -max(ndim, 1) <= dim < max(ndim, 1):
-        raise ShapeError(f"got dim={dim} for a tensor with {ndim} dimensions, expected {-max(ndim, 1)} to "
-                         f"{max(ndim, 1) - 1}")
+        raise AxisError(f"got dim={dim} for a tensor with {ndim} dimensions, expected {-max(ndim, 1)} to "
+                        f"{max(ndim, 1) - 1}")
     return dim % ndim if ndim else 0
 
 

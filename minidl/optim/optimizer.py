@@ -63,7 +63,7 @@ class Optimizer:
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise SettingError(f"got {type(param_group).__name__}, expected a dict with the key 'params'",
                                where=f"{self._name}.add_param_group")
-        group = {**self.defaults, **param_group}
+        group = {"params": param_group["params"], **self.defaults, **param_group}
         pairs = [item if isinstance(item, tuple) and len(item) == 2 else (None, item)
                  for item in self._as_list(group["params"])]
         group["params"] = [p for _, p in pairs]

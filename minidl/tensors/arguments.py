@@ -50,8 +50,6 @@ def numpy_names(method: Method) -> Method:
     """Let a method that takes dim and keepdim take NumPy's names for them, axis and keepdims, too."""
     @functools.wraps(method)
     def with_either_name(*args: Any, **kwargs: Any) -> Any:
-        if "input" in kwargs:                                   # torch.sum(input=x)
-            args = (kwargs.pop("input"), *args)
         if "axis" in kwargs:
             if "dim" in kwargs:
                 raise SettingError("got both dim and axis, which mean the same; give one", where=method.__name__)

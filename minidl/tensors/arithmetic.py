@@ -121,15 +121,19 @@ class Arithmetic(TensorBase):
         return ops.GreaterEqual()(other, self)
 
     def __and__(self, other: Any) -> Tensor:
+        """x and other; bit by bit of integers."""
         return ops.And()(self, other)
 
     def __or__(self, other: Any) -> Tensor:
+        """x or other; bit by bit of integers."""
         return ops.Or()(self, other)
 
     def __xor__(self, other: Any) -> Tensor:
+        """Either x or other; bit by bit of integers."""
         return ops.Xor()(self, other)
 
     def __invert__(self) -> Tensor:
+        """Not x; bit by bit of integers."""
         return ops.Not()(self)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
@@ -170,7 +174,8 @@ class Arithmetic(TensorBase):
         if rounding_mode == "floor":
             return ops.FloorDiv()(self, other)
         if rounding_mode == "trunc":
-            return ops.Div()(self, other).trunc().to(ops.FloorDiv()(self, other).dtype)
+            quotient = ops.FloorDiv()(self - self.fmod(other), other)            # exact for integers of any size
+            return ops.Div()(self, other).trunc() if quotient.is_floating_point() else quotient
         raise SettingError(f'got rounding_mode={rounding_mode!r}, expected None, "floor" or "trunc"', where="div")
 
     divide = true_divide = div
@@ -216,7 +221,7 @@ class Arithmetic(TensorBase):
 
     def fmod(self, other: Any) -> Tensor:
         """What is left of x after whole times other, with the sign of x."""
-        return ops.Sub()(self, self.div(other, rounding_mode="trunc") * other)
+        return ops.Fmod()(self, other)
 
     def nan_to_num(self, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
         """x with numbers in place of nan and of the infinities (the largest that the type has, unless given)."""
@@ -229,7 +234,8 @@ class Arithmetic(TensorBase):
 
     def logaddexp(self, other: Tensor) -> Tensor:
         """log(e^x + e^other), also where they would overflow."""
-        return self.maximum(other) + ops.Softplus()(-abs(self - other))
+        shape = np.broadcast_shapes(self.shape, other.shape)
+        return ops.LogSumExp((0,), False)(ops.Cat(0)(*(ops.BroadcastTo((1, *shape))(x) for x in (self, other))))
 
     def lerp(self, end: Tensor, weight: Any) -> Tensor:
         """x + weight · (end - x): from x (weight 0) to end (weight 1) on a straight line."""
@@ -259,11 +265,11 @@ class Arithmetic(TensorBase):
 
     def log2(self) -> Tensor:
         """The logarithm to base 2."""
-        return ops.Log()(self) * (1 / math.log(2))
+        return ops.Log2()(self)
 
     def log10(self) -> Tensor:
         """The logarithm to base 10."""
-        return ops.Log()(self) * (1 / math.log(10))
+        return ops.Log10()(self)
 
     def sqrt(self) -> Tensor:
         """The square root of each element."""
@@ -305,11 +311,11 @@ class Arithmetic(TensorBase):
 
     def asin(self) -> Tensor:
         """The angle between -π/2 and π/2 whose sine is x."""
-        return (self / (1 - self * self).sqrt()).atan()
+        return ops.Asin()(self)
 
     def acos(self) -> Tensor:
         """The angle between 0 and π whose cosine is x."""
-        return math.pi / 2 - self.asin()
+        return ops.Acos()(self)
 
     def sinh(self) -> Tensor:
         """(e^x - e^-x) / 2."""

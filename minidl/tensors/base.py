@@ -47,7 +47,8 @@ _HINTS = {
     "data_ptr": "x.array.ctypes.data is the address on the CPU",
     "to_sparse": "there are no sparse tensors", "is_sparse": "there are no sparse tensors",
     "cfloat": "there are no complex numbers", "real": "there are no complex numbers",
-    "inverse": "there is no linear algebra beyond products; use numpy.linalg on x.numpy()",
+    **{name: f"use minidl.linalg.{new}, which has no gradient" for name, new in (
+        ("inverse", "inv"), ("det", "det"), ("svd", "svd"), ("cholesky", "cholesky"), ("qr", "qr"))},
     "bfloat16": "the float types are float16, float32 and float64",
 }
 
@@ -59,7 +60,7 @@ class TensorBase:
     `version` (counts writes into the memory).
     """
 
-    __slots__ = ("__weakref__", "_grad", "array", "node", "version")
+    __slots__ = ("__weakref__", "_grad", "_view_of", "array", "node", "version")
 
     __array_priority__: ClassVar[Real] = 1000.0        # so that `numpy_array * tensor` asks the tensor
 
@@ -67,6 +68,7 @@ class TensorBase:
     node: Node | None
     version: Version
     _grad: Tensor | None
+    _view_of: tuple[Any, Any]           # set on views made with x[…] alone: (weak reference to x, key)
 
     def __init__(self, *data: Any) -> None:
         if len(data) == 1 and not isinstance(data[0], int | Size):          # Tensor(x.shape) is of that shape
@@ -219,6 +221,11 @@ class TensorBase:
             raise GraphError("got a tensor that does not require grad, so no gradient will reach the hook",
                              where="register_hook")
         return HookHandle(self.node.hooks, hook)
+
+    def view_of(self) -> tuple[Tensor | None, Any]:
+        """(the tensor that this one was picked out of with x[…], the key), if it is a view and that tensor lives."""
+        base, key = getattr(self, "_view_of", (None, None))
+        return (None, None) if base is None else (base(), key)
 
     def detach(self) -> Tensor:
         """The same memory, without the graph."""
@@ -396,11 +403,6 @@ class TensorBase:
 
     # -- as Python sees it --
 
-    def __len__(self) -> Axis:
-        if self.ndim == 0:
-            raise TypeError("len() of a tensor without dimensions")
-        return self.shape[0]  # type: ignore[no-any-return]
-
     def __bool__(self) -> Flag:
         if self.numel() != 1:
             raise ShapeError(f"got a tensor of shape {self.shape} where a single truth value is needed; "
@@ -421,10 +423,9 @@ class TensorBase:
     if not TYPE_CHECKING:                                   # a type checker is to know which names there are
         def __getattr__(self, name: str) -> Any:
             # only reached when the attribute is not there
-            raise no_such_name("Tensor", name, dir(type(self)), _HINTS)
-
-    def __hash__(self) -> Axis:
-        return id(self)
+            if name.startswith("_"):                        # NumPy asks for these, often
+                raise AttributeError(name)
+            raise no_such_name("Tensor", name, lambda: dir(type(self)), _HINTS)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.ndim == 0 else repr(self)

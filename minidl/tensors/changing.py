@@ -132,6 +132,14 @@ class Changing(Reductions):
         """x = sigmoid x."""
         return self._become(self.sigmoid(), "sigmoid_")
 
+    def sin_(self) -> Tensor:
+        """x = sin x."""
+        return self._become(self.sin(), "sin_")
+
+    def cos_(self) -> Tensor:
+        """x = cos x."""
+        return self._become(self.cos(), "cos_")
+
     def sign_(self) -> Tensor:
         """x = the sign of x."""
         return self._become(self.sign(), "sign_")

@@ -49,6 +49,8 @@ class Reductions(Shaping):
             dim, unbiased = None, dim
         if correction is None:
             correction = 1 if unbiased else 0
+        if not self.is_floating_point():
+            raise DtypeError(f"got a tensor of {self.dtype}, expected floats; use x.float()", where="var")
         axes = axes_of(dim, self.ndim)
         n = math.prod(self.shape[axis] for axis in axes)
         from_mean = self - self.mean(axes, keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,10 @@ class Shaping(Arithmetic):
 
     # -- other shapes --
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def reshape(self, *sizes: Any, shape: Any = None, size: Any = None) -> Tensor:
         """The same elements, in order, in another shape; one size may be -1."""
-        return ops.Reshape(full_shape(as_tuple(shape), self.numel()))(self)
+        wanted = as_tuple(sizes) if shape is None and size is None else tuple(shape or size)
+        return ops.Reshape(full_shape(wanted, self.numel()))(self)
 
     view = reshape                                          # copies where the memory does not allow a view
 
@@ -91,9 +93,9 @@ class Shaping(Arithmetic):
         axis = axis_of(dim, self.ndim + 1)
         return self.reshape(*self.shape[:axis], 1, *self.shape[axis:])
 
-    def expand(self, *sizes: Any) -> Tensor:
+    def expand(self, *sizes: Any, size: Any = None) -> Tensor:
         """Axes of size 1 repeated without copying; -1 leaves an axis as it is."""
-        shape = as_tuple(sizes)
+        shape = as_tuple(sizes) if size is None else tuple(size)
         added = len(shape) - self.ndim
         own = (1,) * added + tuple(self.shape)
         full = tuple(o if n == -1 else n for o, n in zip(own, shape, strict=False))
@@ -143,11 +145,12 @@ class Shaping(Arithmetic):
 
     # -- other orders --
 
-    def permute(self, *dims: Any) -> Tensor:
+    def permute(self, *axes_in_order: Any, dims: Any = None) -> Tensor:
         """The axes in another order, as a view: axis k of the result is axis dims[k]."""
-        axes = tuple(axis_of(d, self.ndim) for d in as_tuple(dims))
+        dims = as_tuple(axes_in_order) if dims is None else tuple(dims)
+        axes = tuple(axis_of(d, self.ndim) for d in dims)
         if sorted(axes) != list(range(self.ndim)):
-            raise ShapeError(f"got dims={as_tuple(dims)}, expected each axis of a tensor with {self.ndim} dimensions "
+            raise ShapeError(f"got dims={dims}, expected each axis of a tensor with {self.ndim} dimensions "
                              f"once", where="permute")
         return ops.Permute(axes)(self)
 
@@ -190,9 +193,9 @@ class Shaping(Arithmetic):
         """The last two axes exchanged: the transpose of each matrix in a batch."""
         return self.transpose(-2, -1)
 
-    def flip(self, *dims: Any) -> Tensor:
+    def flip(self, *axes_to_flip: Any, dims: Any = None) -> Tensor:
         """The elements along the axes `dims` in reverse order."""
-        given = as_tuple(dims)
+        given = as_tuple(axes_to_flip if dims is None else (dims,))
         axes = axes_of(given, self.ndim) if given else ()
         backwards = tuple(slice(None, None, -1) if axis in axes else slice(None) for axis in range(self.ndim))
         return self[backwards].clone()                      # its own memory, unlike NumPy's
@@ -218,7 +221,11 @@ class Shaping(Arithmetic):
     def __getitem__(self, key: Any) -> Tensor:
         keys, indices = split_key(key, self._index)
         picked = ops.Index(keys[0])(self, *indices) if len(keys) == 1 else ops.Index(keys[0])(self)
-        return picked if len(keys) == 1 else ops.Index(keys[1])(picked, *indices)
+        if len(keys) == 2:
+            return ops.Index(keys[1])(picked, *indices)
+        if keys[0].is_basic:
+            picked._view_of = (weakref.ref(self), keys[0])  # for `x[0] += v`, see inplace.py
+        return picked
 
     def _index(self, part: Any) -> Tensor:
         """A list, array or tensor between brackets, on this tensor's device."""
@@ -240,9 +247,9 @@ class Shaping(Arithmetic):
         return self[(slice(None),) * axis_of(dim, self.ndim) + (index,)]
 
     @numpy_names
-    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-        """Parts along an axis: of `split_size` elements each (the last may be smaller), or of the sizes in a list."""
-        axis = axis_of(dim, self.ndim)
+    def split(self, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Parts along an axis: of that many elements each (the last may be smaller), or of the sizes in a list."""
+        axis, split_size = axis_of(dim, self.ndim), split_size_or_sections
         n = self.shape[axis]
         if isinstance(split_size, int):
             if split_size < 1:
@@ -308,6 +315,8 @@ class Shaping(Arithmetic):
     def scatter(self, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
         """y = x, but y[i, index[i, j]] = src[i, j] for dim=1, and so on; src may be a number."""
         axis, src = axis_of(dim, self.ndim), value if src is None else src
+        if is_tensor(index) and index.ndim == 0 and self.ndim == 1:
+            index = index.reshape(1)
         check_gather(self, axis, index, "scatter")  # type: ignore[arg-type]
         if not is_tensor(src) and not isinstance(src, int | float):
             raise SettingError(f"got src={src!r}, expected a tensor or a number", where="scatter")

@@ -153,6 +153,7 @@ class Normalize(Transform):
 
     def __init__(self, mean: Any, std: Any, inplace: bool = False) -> None:
         super().__init__()
+        mean, std = (values.tolist() if hasattr(values, "tolist") else values for values in (mean, std))
         sizes = [np.size(values) for values in (mean, std)]
         if 0 in sizes or (sizes[0] != sizes[1] and 1 not in sizes):
             raise SettingError(f"got {sizes[0]} means and {sizes[1]} standard deviations, expected one of each a "

@@ -6,7 +6,7 @@ import math
 
 from minidl import ops
 from minidl.errors import SettingError, ShapeError
-from minidl.nn.functional.checks import check_tensors
+from minidl.nn.functional.checks import check_number, check_tensors
 from minidl.rng import default_generator
 from minidl.tensors import Tensor
 from minidl.tensors.arithmetic import as_operand
@@ -40,7 +40,10 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
           inplace: bool = False) -> Tensor:
-    """Leaky ReLU with a slope drawn between lower and upper for each number in training, else their mean."""
+    """Leaky ReLU with a slope drawn between lower and upper for each number in training, else their mean.
+
+    Ref: Xu et al. 2015, arXiv:1505.00853
+    """
     if not lower <= upper:
         raise SettingError(f"got lower={lower} above upper={upper}", where="rrelu")
     if not training:
@@ -63,14 +66,12 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """x where x > 0, else α (e^(x/α) - 1): an elu whose slope at 0 is 1 for every α."""
-    if alpha == 0:
-        raise SettingError("got alpha=0, expected another number: it divides x", where="celu")
-    return alpha * ops.ELU(1.0)(input / alpha) if alpha > 0 else _celu_below_zero(input, alpha)
+    """x where x > 0, else α (e^(x/α) - 1): an elu whose slope at 0 is 1 for every α > 0.
 
-
-def _celu_below_zero(x: Tensor, alpha: float) -> Tensor:
-    return ops.Where()(x > 0, x, alpha * (x / alpha).expm1())
+    Ref: Barron 2017, arXiv:1704.07483
+    """
+    check_number(alpha, "alpha", "celu", 1e-300)
+    return alpha * ops.ELU(1.0)(input / alpha)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -84,7 +85,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x · sigmoid(x)."""
+    """x · sigmoid(x). Ref: Elfwing et al. 2017, arXiv:1702.03118."""
     return ops.SiLU()(input)
 
 
@@ -123,7 +124,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x · hardsigmoid(x)."""
+    """x · hardsigmoid(x). Ref: Howard et al. 2019, arXiv:1905.02244."""
     return input * hardsigmoid(input)
 
 
@@ -144,6 +145,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by λ, and 0 between -λ and λ."""
+    check_number(lambd, "lambd", "softshrink", 0)
     return input - ops.Clamp(-lambd, lambd)(input)
 
 
@@ -158,7 +160,7 @@ def sigmoid(input: Tensor) -> Tensor:
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """a · sigmoid(b), where a and b are the halves of x along `dim`."""
+    """a · sigmoid(b), where a and b are the halves of x along `dim`. Ref: Dauphin et al. 2017, arXiv:1612.08083."""
     if input.shape[dim] % 2:
         raise ShapeError(f"got {input.shape[dim]} numbers along dim {dim}, expected an even count", where="glu")
     a, b = input.chunk(2, dim)
@@ -190,7 +192,7 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, dim: int 
     if not hard:
         return soft
     index = soft.argmax(dim, keepdim=True)
-    one = (soft * 0).detach().scatter(dim, index, 1.0)
+    one = soft.detach().new_zeros(soft.shape).scatter(dim, index, 1.0)
     return one - soft.detach() + soft
 
 

@@ -16,6 +16,8 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
     padding: cells on each side, "same" (stride 1 only) or "valid".
     """
     check_tensors("conv2d", input, weight, bias)
+    if input.ndim == 3 and weight.ndim == 4 and input.shape[0] == weight.shape[1] * groups:      # one image (C, H, W)
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     geometry = located("conv2d", Conv2dGeometry.of, tuple(input.shape), tuple(weight.shape), stride, padding, dilation,
                        groups)
     check_bias(bias, weight.shape[0], "conv2d")
@@ -31,6 +33,9 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     makes H high. Several sizes do; output_padding says which is meant.
     """
     check_tensors("conv_transpose2d", input, weight, bias)
+    if input.ndim == 3 and weight.ndim == 4 and input.shape[0] == weight.shape[0]:               # one image (C, H, W)
+        return conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups,
+                                dilation).squeeze(0)
     if input.ndim != 4 or weight.ndim != 4 or input.shape[1] != weight.shape[0]:
         raise ShapeError(f"got an input of shape {input.shape} and a weight of shape {weight.shape}, expected "
                          f"(N, C, H, W) and (C, O/groups, KH, KW)", where="conv_transpose2d")
@@ -58,6 +63,9 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int | str = 0,
            dilation: int = 1, groups: int = 1) -> Tensor:
     """Convolution of sequences: x (N, C, L), weight (O, C/groups, K), bias (O,) -> (N, O, OL). An image of height 1."""
+    check_tensors("conv1d", input, weight, bias)
+    if input.ndim == 2 and weight.ndim == 3:                                                     # one sequence (C, L)
+        return conv1d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     _check_sequences(input, weight, "conv1d")
     sides = padding if isinstance(padding, str) else (0, single(padding, "padding"))
     y = conv2d(input.unsqueeze(2), weight.unsqueeze(2), bias, (1, single(stride, "stride")), sides,

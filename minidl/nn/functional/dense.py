@@ -8,7 +8,7 @@ from typing import Any
 from minidl import ops, recording
 from minidl.backend import xp_of
 from minidl.errors import LabelError, ModuleError, SettingError, ShapeError
-from minidl.functions import broadcast_tensors
+from minidl.functions import broadcast_tensors, einsum
 from minidl.graph import new_tensor
 from minidl.nn.functional.checks import check_bias, check_floats, check_number, check_range, check_tensors
 from minidl.rng import default_generator
@@ -35,14 +35,18 @@ def _wrong_features(x: Tensor, expected: int) -> str:
     advice = f"set in_features={got} or feed inputs of the size that the layer was made for"
     if x.ndim > 2 and got != expected and x[0].numel() == expected:
         advice = "flatten first, x.flatten(1)"
+    elif x.ndim == 2 and got != expected and x.numel() == expected:
+        advice = "looks like one sample without a batch: give the model x.unsqueeze(0)"
     return f"expects {expected} features, got {got}{product} (input {x.shape}); {advice}"
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y[o] = x1ᵀ W[o] x2 + b[o]: (…, I), (…, J), weight (O, I, J) -> (…, O)."""
     check_tensors("bilinear", input1, input2, weight, bias)
-    y = ((input1.unsqueeze(-2) @ weight.permute(1, 0, 2).flatten(1)).unflatten(-1, weight.shape[::2])
-         .squeeze(-3) * input2.unsqueeze(-2)).sum(-1)
+    if weight.ndim != 3 or (input1.shape[-1:], input2.shape[-1:]) != (weight.shape[1:2], weight.shape[2:]):
+        raise ShapeError(f"got {input1.shape}, {input2.shape} and a weight of shape {weight.shape}, expected (…, I), "
+                         f"(…, J) and (O, I, J)", where="bilinear")
+    y = einsum("...i,oij,...j->...o", input1, weight, input2)
     return y if bias is None else y + bias
 
 
@@ -90,14 +94,17 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool | None = None, inpla
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool | None = None, inplace: bool = False) -> Tensor:
-    """Dropout of whole channels of (N, C, H, W): neighbouring pixels tell the same, so single ones are not missed."""
+    """Dropout of whole channels of (N, C, H, W): neighbouring pixels tell the same, so single ones are not missed.
+
+    Ref: Tompson et al. 2015, arXiv:1411.4280
+    """
     return _dropped_channels(input, p, training, 4, "dropout2d")
 
 
 def _dropped_channels(input: Tensor, p: float, training: bool | None, ndim: int, where: str) -> Tensor:
     check_tensors(where, input)
     if input.ndim != ndim:
-        letters = ", ".join("NCHW"[:ndim] if ndim == 4 else "NCL")
+        letters = {3: "N, C, L", 4: "N, C, H, W"}[ndim]
         raise ShapeError(f"got {tuple(input.shape)}, expected ({letters}); for features without pixels use dropout",
                          where=where)
     return _dropped(input, p, training, (*input.shape[:2], *[1] * (ndim - 2)), where)

@@ -11,7 +11,7 @@ import numpy as np
 from minidl import ops
 from minidl.errors import SettingError, ShapeError
 from minidl.nn.functional.checks import check_floats, check_tensors
-from minidl.nn.functional.pooling import adaptive_avg_pool2d
+from minidl.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
 from minidl.ops.index import Key
 from minidl.tensors import Tensor
 from minidl.tensors.arithmetic import as_operand
@@ -95,8 +95,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
               for n, old, new in zip(each, input.shape[2:], sizes, strict=True)]
     if mode in ("nearest", "nearest-exact"):
         return input._unshared(_nearest(input, sizes, scales, 0.5 if mode == "nearest-exact" else 0.0))
-    if mode == "area" and axes == 2:
-        return adaptive_avg_pool2d(input, tuple(sizes))
+    if mode == "area":
+        return adaptive_avg_pool2d(input, tuple(sizes)) if axes == 2 else adaptive_avg_pool1d(input, sizes[0])
     if (mode, axes) not in (("bilinear", 2), ("linear", 1)):
         raise SettingError(f'got mode={mode!r} for {input.shape}, expected "nearest", "nearest-exact", "area" or '
                            f'"{"bi" if axes == 2 else ""}linear"', where="interpolate")

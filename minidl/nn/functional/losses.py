@@ -52,7 +52,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     input: scores (N, C) or (N, C, …), any size of numbers, or (C,) for one sample. target: class indices (N, …) of any
     integer type, or probabilities of the shape of input. weight (C,): how much each class counts; the mean is then
     weighted too. Labels equal to ignore_index do not count. label_smoothing: this share of each target is spread over
-    all classes.
+    all classes (Szegedy et al. 2015, arXiv:1512.00567).
 
     Labels are checked where they can be read without waiting, on the CPU.
     """
@@ -64,8 +64,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
                                label_smoothing)
         return losses.squeeze(0) if reduction == "none" else losses
     if input.node is not None and isinstance(input.node.op, ops.Softmax):
-        warnings.warn("cross_entropy got probabilities from a softmax, but it takes the scores before it and applies "
-                      "the softmax itself; leave the softmax out", stacklevel=2)
+        warnings.warn(f"cross_entropy got probabilities from the softmax at {input.node.where}, but it takes the "
+                      f"scores before it and applies the softmax itself; leave the softmax out", stacklevel=2)
     classes = input.shape[1]
     class_weight = 1.0 if weight is None else weight.reshape(-1, *[1] * (input.ndim - 2))        # (C,) -> (C, 1, …)
     if target.shape == input.shape and target.is_floating_point():
@@ -308,7 +308,10 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
                         eps: float = 1e-6, swap: bool = False, size_average: Old = None, reduce: Old = None,
                         reduction: str = "mean") -> Tensor:
-    """max(0, d(a, p) - d(a, n) + margin): the positive is to be nearer than the negative. Ref: arXiv:1503.03832."""
+    """max(0, d(a, p) - d(a, n) + margin): the positive is to be nearer than the negative.
+
+    Ref: Schroff et al. 2015, arXiv:1503.03832
+    """
     reduction = reduction_of(reduction, size_average, reduce)
     near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
     if swap:

@@ -9,6 +9,7 @@ from minidl import ops
 from minidl.errors import DtypeError, SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.nn.functional.checks import check_floats
+from minidl.nn.functional.images import pad
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
 
@@ -96,7 +97,6 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     check_floats("local_response_norm", input)
     squares = (input * input).movedim(1, -1)                                 # (N, …, C)
     before = size // 2
-    padded = ops.Cat(squares.ndim - 1)(squares[..., :before] * 0, squares, squares[..., :size - 1 - before] * 0) \
-        if size > 1 else squares
+    padded = pad(squares, (before, size - 1 - before))                       # zeros beyond the first and last channel
     means = padded.unfold(-1, size, 1).mean(-1).movedim(-1, 1)               # windows over channels, (N, C, …)
     return input / (k + alpha * means) ** beta

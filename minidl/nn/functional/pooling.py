@@ -24,6 +24,9 @@ def max_pool2d(input: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None =
     return_indices: also where each came from, row · W + column, which `max_unpool2d` takes.
     """
     check_tensors("max_pool2d", input)
+    if input.ndim == 3:                                                      # one image (C, H, W)
+        pooled = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return (pooled[0].squeeze(0), pooled[1].squeeze(0)) if return_indices else pooled.squeeze(0)
     geometry = located("max_pool2d", Pool2dGeometry.of, tuple(input.shape), kernel_size, stride, padding, dilation,
                        ceil_mode)
     y = ops.MaxPool2d(geometry)(input)
@@ -50,6 +53,8 @@ def avg_pool2d(input: Tensor, kernel_size: IntOrPair, stride: IntOrPair | None =
                ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """The mean of each window: (N, C, H, W) -> (N, C, OH, OW). The stride is the kernel size unless given."""
     check_floats("avg_pool2d", input)
+    if input.ndim == 3:                                                      # one image (C, H, W)
+        return avg_pool2d(input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad).squeeze(0)
     geometry = located("avg_pool2d", Pool2dGeometry.of, tuple(input.shape), kernel_size, stride, padding, 1, ceil_mode,
                        count_include_pad)
     return ops.AvgPool2d(geometry)(input)
@@ -104,6 +109,9 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 
     A mean over windows along one axis is a product with a matrix, so along two it is  rows · x · columnsᵀ.
     """
+    check_tensors("adaptive_avg_pool2d", input)
+    if input.ndim == 3:                                                      # one image (C, H, W)
+        return adaptive_avg_pool2d(input.unsqueeze(0), output_size).squeeze(0)
     rows, columns = _adaptive_size(input, output_size, "adaptive_avg_pool2d")
     check_floats("adaptive_avg_pool2d", input)
     if (rows, columns) == (1, 1):

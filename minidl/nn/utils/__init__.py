@@ -8,10 +8,11 @@ from typing import Any
 
 from minidl.errors import SettingError, ShapeError, no_such_name
 from minidl.functions import cat
+from minidl.nn.utils import rnn
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "rnn", "vector_to_parameters"]
 
 
 def _with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -34,7 +35,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     with no_grad():
         total = cat([g.norm(norm_type).reshape(1) for g in gradients if g is not None]).norm(norm_type)
         if error_if_nonfinite and not math.isfinite(total.item()):
-            raise SettingError(f"got gradients of length {total.item()}, which clipping would make nan everywhere; "
+            raise SettingError(f"got gradients of length {total.item()}, which clipping would turn into nan and 0; "
                                f"look at the loss and the learning rate, or pass error_if_nonfinite=False",
                                where="clip_grad_norm_")
         scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
