@@ -103,10 +103,11 @@ class FunctionCall(Op):
             for saved, place in zip(self.context.saved_tensors, self.place_of_saved, strict=True))
         result = self.function.backward(self.context, g)
         gradients = result if isinstance(result, tuple) else (result,)
-        if len(gradients) != len(self.is_tensor):
+        beyond = gradients[len(self.is_tensor):]            # for arguments that have defaults and were not given
+        if len(gradients) < len(self.is_tensor) or any(g is not None for g in beyond):
             raise GraphError(f"backward returned {len(gradients)} gradients, expected {len(self.is_tensor)}: one for "
                              f"each argument of forward, None for those without", where=self.function.__name__)
-        return tuple(g for g, is_a_tensor in zip(gradients, self.is_tensor, strict=True) if is_a_tensor)
+        return tuple(g for g, is_a_tensor in zip(gradients, self.is_tensor, strict=False) if is_a_tensor)
 
     def _explained(self, error: Exception, inputs: Any) -> Exception:
         return error                                        # the Function's author wrote what failed

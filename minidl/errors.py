@@ -62,6 +62,10 @@ class ModuleError(MinidlError, TypeError):
     """A model put together in a way that would silently not train."""
 
 
+class NotWrittenError(ModuleError, NotImplementedError):
+    """A method that a subclass has to write and did not."""
+
+
 class NoSuchName(AttributeError):
     """A name that is not there. The nearest one that is there is looked for when the error is printed, not before:
     `hasattr` raises this too, and throws it away.

@@ -326,6 +326,30 @@ def test_what_is_saved_besides_inputs_and_output_has_one_derivative():
         minidl.autograd.grad(g, x)
 
 
+class WithDefault(Function):
+    """As the tutorials write it: a gradient for an argument that may be left out."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias=None):
+        ctx.save_for_backward(x, weight, bias)
+        y = x.mm(weight.t())
+        return y if bias is None else y + bias.unsqueeze(0).expand_as(y)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight, bias = ctx.saved_tensors
+        return g.mm(weight), g.t().mm(x), g.sum(0) if bias is not None and ctx.needs_input_grad[2] else None
+
+
+def test_arguments_of_a_function_may_be_left_out(rng):
+    x, w, b = (f64(rng.normal(size=shape)) for shape in ((2, 3), (4, 3), (4,)))
+    assert gradcheck(WithDefault.apply, (x, w))
+    assert gradcheck(WithDefault.apply, (x, w, b))
+    assert (x * 2).numpy(force=True).shape == (2, 3)
+    with pytest.raises(NotImplementedError, match="has no forward"):
+        nn.Module()(x)
+
+
 def test_a_function_says_what_is_wrong_with_it():
     class TwoOutputs(Function):
         forward = staticmethod(lambda ctx, x: (x, x))

@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from minidl import dtypes, recording
-from minidl.errors import DtypeError, MinidlError, ModuleError, SettingError, ShapeError, no_such_name
+from minidl.errors import (
+    DtypeError,
+    MinidlError,
+    ModuleError,
+    NotWrittenError,
+    SettingError,
+    ShapeError,
+    no_such_name,
+)
 from minidl.recording import HookHandle, no_grad
 from minidl.tensors import Tensor, forget_gradients
 
@@ -128,7 +136,7 @@ class Module:
     def __getattr__(self, name: str) -> Any:
         # only reached when the attribute is not there
         if name == "forward":
-            raise ModuleError("has no forward; define forward(self, x)", where=type(self).__name__)
+            raise NotWrittenError("has no forward; define forward(self, x)", where=type(self).__name__)
         if name in ("_modules", "_parameters"):             # PyTorch's tables, which old code looks into
             return dict(self.named_children() if name == "_modules" else self.named_parameters(recurse=False))
         raise no_such_name(type(self).__name__, name, lambda: [*vars(self), *dir(type(self))])

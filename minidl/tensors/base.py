@@ -263,8 +263,10 @@ class TensorBase:
     def _on_host(self) -> np.ndarray:
         return backend_of(self.array).to_host(self.array)
 
-    def numpy(self) -> np.ndarray:
-        """The NumPy array itself, sharing memory. For tensors without gradient, on the CPU."""
+    def numpy(self, *, force: Flag = False) -> np.ndarray:
+        """The NumPy array itself, sharing memory. For tensors without gradient, on the CPU; force: for any."""
+        if force:
+            return self.detach().cpu().array  # type: ignore[no-any-return]
         if self.node is not None:
             raise GraphError("got a tensor that requires grad, expected one without; use x.detach().numpy()",
                              where="numpy")
