@@ -75,7 +75,7 @@ CASES = [
     ("mse_loss", loss("pairwise_distance", (4, 3), (1, 3)), "pairwise_distance"),
     ("mse_loss", loss("triplet_margin_loss", (4, 3), (1, 3), (4, 3)), "pairwise_distance"),
     ("F.dropout(x)", careless_dropout, "training=self.training"),
-    ("x.data.mul_", kept_value_changed_through_data, "kept its input"),
+    ("w.data.mul_", kept_value_changed_through_data, "kept its input"),
     ("softmax(x)", lambda t: t.nn.functional.softmax(t.ones(2, 3, 4)), "got no dim for a tensor of shape (2, 3, 4)"),
     ("nll_loss", lambda t: t.nn.functional.nll_loss(t.ones(2, 3), t.tensor([0, 1])), "got 1 as a log-probability"),
     ("nll_loss", lambda t: t.nn.functional.kl_div(t.ones(2, 3) / 3, t.ones(2, 3) / 3, reduction="sum"), "as a log-probability"),
