@@ -310,14 +310,3 @@ def test_masked_classes_count_nothing():
     assert d.entropy().item() == pytest.approx(0.5822, abs=1e-4)
     assert kl_divergence(d, d).item() == 0
     assert repr(Categorical(minidl.ones(2))) == "Categorical(probs: (2,), logits: (2,))"
-
-
-def test_a_root_of_ones_own_falls_back_on_the_environments(tmp_path, monkeypatch):
-    from minidl.datasets.files import find_together
-
-    (tmp_path / "mnist").mkdir()
-    (tmp_path / "mnist" / "a").write_bytes(b"")
-    monkeypatch.setenv("MINIDL_DATA", str(tmp_path))
-    assert find_together(tmp_path / "nowhere", ["mnist"], ["a"]) == [tmp_path / "mnist" / "a"]
-    monkeypatch.delenv("MINIDL_DATA")
-    assert find_together(tmp_path / "nowhere", ["mnist"], ["a"]) is None

@@ -26,10 +26,18 @@ from minidl.errors import MinidlError
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
+REAL = os.environ.get("MINIDL_DATA")
+
+
+@pytest.fixture(autouse=True)
+def _no_data_of_the_environment(monkeypatch):
+    monkeypatch.delenv("MINIDL_DATA", raising=False)
+
+
 @pytest.fixture
 def real():
     """The folder with the real datasets, or a skip with the reason."""
-    folder = os.environ.get("MINIDL_DATA")
+    folder = REAL
     if not folder or not Path(folder).is_dir():
         pytest.skip("set MINIDL_DATA to a folder with mnist/, fashion-mnist/ and cifar10*/ to run this")
     return Path(folder)
@@ -98,6 +106,7 @@ def test_the_real_cifar(real):
 
 
 def test_the_root_is_the_environments(real, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDL_DATA", str(real))
     monkeypatch.chdir(tmp_path)
     assert len(FashionMNIST(train=False)) == 10000
     monkeypatch.delenv("MINIDL_DATA")
@@ -674,3 +683,15 @@ def test_the_real_addresses_and_hashes_are_complete():
         assert all(mirror.startswith("http") and mirror.endswith("/") for mirror in dataset.mirrors)
         assert len(dataset.classes) == 10
     assert all(len(sha) == 64 for sha in [*MNIST.sha256.values(), *FashionMNIST.sha256.values(), CIFAR10.sha256])
+
+
+def test_files_below_the_environments_folder_serve_a_root_without_them(tmp_path, small, monkeypatch):
+    write(tmp_path / "all" / "mnist", small)
+    with pytest.raises(MinidlError, match="got none of these folders"):
+        MNIST(tmp_path / "mine")
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path / "all"))
+    assert len(MNIST(tmp_path / "mine", download=True)) == 20
+    assert not (tmp_path / "mine").exists()
+    write(tmp_path / "mine" / "mnist", small_mnist(seed=1))         # what is there is not passed over, but checked
+    with pytest.raises(MinidlError, match="SHA-256"):
+        MNIST(tmp_path / "mine")

@@ -24,9 +24,7 @@ def data_root(root: Any = None) -> Path:
 
 def find_together(root: Path, folders: Iterable[str], names: Sequence[str]) -> list[Path] | None:
     """The files with these names, plain or gzipped, all from the first of the folders below `root` that has them."""
-    # a lesson names a root of its own; if its files are not there, those of the environment's MINIDL_DATA will do
-    elsewhere = [Path(os.environ["MINIDL_DATA"]).expanduser()] if os.environ.get("MINIDL_DATA") else []
-    for folder in (base / name for base in (root, *elsewhere) for name in folders):
+    for folder in (root / name for name in folders):
         found = []
         for name in names:
             # some collections write train-images.idx3-ubyte

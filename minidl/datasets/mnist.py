@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -23,7 +24,8 @@ class MNIST(ImagesInMemory):
 
     data: uint8 tensor (N, 28, 28); targets: int64 tensor (N,). A sample is (PIL image, int), then the transforms.
     root: the folder of the datasets (else the environment's MINIDL_DATA, else data/); the four files, gzipped or not,
-    may be in root/mnist, root/MNIST/raw, root/MNIST or root itself. download=True fetches them into root/MNIST/raw if
+    may be in root/mnist, root/MNIST/raw, root/MNIST or root itself; if they are not there, but in the same places below
+    MINIDL_DATA, they are taken from there. download=True fetches them into root/MNIST/raw if
     they are not there. They are compared with the SHA-256 of the original data.
 
     Ref: LeCun et al. 1998, "Gradient-based learning applied to document recognition"
@@ -48,6 +50,9 @@ class MNIST(ImagesInMemory):
         super().__init__(folder, train, transform, target_transform)
         names = _FILES[bool(train)]
         paths = find_together(folder, self.folders, names)
+        if paths is None and os.environ.get("MINIDL_DATA"):
+            # A lesson names a root of its own; the same files, byte for byte, may be where all datasets are.
+            paths = find_together(data_root(), self.folders, names)
         if paths is None and download:
             from minidl.datasets.download import download as fetch
 
