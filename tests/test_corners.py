@@ -44,7 +44,7 @@ VALUES = [
     "t.linalg.norm(x, 1, dim=1)", "t.linalg.matrix_norm(x, 1, keepdim=True)", "t.fmod(t.tensor([2 ** 60 + 1]), 7)", "t.fmod(t.tensor([1e10]).double(), 0.3)",
     "t.div(t.tensor([2 ** 53 + 1]), 1, rounding_mode='trunc')", "t.div(t.tensor([-7]), 2, rounding_mode='trunc')", "t.div(x, 2, rounding_mode='trunc')",
     "t.logaddexp(t.tensor([math.inf, -math.inf]), t.tensor([math.inf, -math.inf]))", "t.tensor([1000.0]).double().log10().floor()", "t.tensor([0.9999]).acos()",
-    "F.local_response_norm(img, 5)", "F.interpolate(img[0], size=3, mode='area')", "F.bilinear(x, x[:, :2], t.ones(4, 3, 2))",
+    "F.fold(F.unfold(img[0], 2), (4, 4), 2)", "F.local_response_norm(img, 5)", "F.interpolate(img[0], size=3, mode='area')", "F.bilinear(x, x[:, :2], t.ones(4, 3, 2))",
     "t.nn.utils.rnn.pad_sequence([x[0], x[1, :2]])", "t.nn.utils.rnn.pad_sequence([x, x[:1]], batch_first=True, padding_value=9)",
 ]
 GRADIENTS = [                                                   # expression of x -> x
@@ -217,6 +217,25 @@ def test_a_view_that_was_changed_is_a_view_still_and_a_third_looker_is_in_the_wa
     with pytest.raises(MinidlError, match=r"b\[i\] = b\[i\] \+ 1"):
         c[0] += x
     assert other.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("layer", "shape", "size"), [
+    ("ConvTranspose2d(1, 1, 3, 2)", (1, 4, 4), (10, 9)), ("ConvTranspose2d(1, 2, 3, 2, 1)", (2, 1, 4, 4), (8, 7)),
+    ("ConvTranspose2d(1, 2, 3, 2, 1)", (2, 1, 4, 4), (2, 2, 7, 8)), ("ConvTranspose1d(1, 1, 3, 2)", (2, 1, 4), (10,))])
+def test_an_output_size_chooses_the_padding(layer, shape, size, torch):
+    mine, theirs = eval(f"nn.{layer}"), eval(f"torch.nn.{layer}")
+    mine.load_state_dict({name: minidl.tensor(x.numpy()) for name, x in theirs.state_dict().items()})
+    y, expected = mine(minidl.ones(shape), output_size=size), theirs(torch.ones(shape), output_size=size)
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+    for wrong in ((9,) * 5, "ab", (99,) * (len(shape) - 2)):
+        with pytest.raises(SettingError, match="got output_size="):
+            mine(minidl.ones(shape), output_size=wrong)
+
+
+def test_one_sample_from_a_softmax_warns_too():
+    with pytest.warns(UserWarning, match="leave the softmax out"):
+        nn.functional.cross_entropy(f64([1.0, 2.0]).softmax(0), minidl.tensor(0))
 
 
 def test_layers_can_start_anew():

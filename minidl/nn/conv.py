@@ -65,6 +65,20 @@ class _Conv(Module):
             sides = [p for p in reversed(self.padding) for _ in range(2)]  # type: ignore[misc]
         return F.pad(input, sides, self.padding_mode), 0
 
+    def _extra(self, x: Tensor, output_size: Any) -> tuple[int, ...]:
+        """The output padding of a transposed convolution that gives the size (OH, OW) that was asked for."""
+        axes, name = len(self.kernel_size), type(self).__name__
+        wanted = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * axes
+        if len(wanted) not in (axes, x.ndim) or not all(isinstance(n, int) for n in wanted):
+            raise SettingError(f"got output_size={output_size!r}, expected {axes} integers", where=name)
+        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in zip(  # type: ignore[operator]
+            x.shape[-axes:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
+        extra = tuple(w - n for w, n in zip(wanted[-axes:], least, strict=True))
+        if any(not 0 <= e < s for e, s in zip(extra, self.stride, strict=True)):
+            sizes = " by ".join(f"{n} to {n + s - 1}" for n, s in zip(least, self.stride, strict=True))
+            raise SettingError(f"got output_size={output_size}, expected {sizes}", where=name)
+        return extra
+
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -148,19 +162,9 @@ class ConvTranspose2d(_Conv):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """x (N, C, H, W) -> (N, O, OH, OW); output_size (OH, OW) chooses the output padding."""
-        wanted = (output_size, output_size) if isinstance(output_size, int) else output_size
-        extra = self.output_padding if wanted is None else self._extra(input, tuple(wanted)[-2:])
+        extra = self.output_padding if output_size is None else self._extra(input, output_size)
         return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,  # type: ignore[arg-type]
                                   self.dilation)  # type: ignore[arg-type]
-
-    def _extra(self, x: Tensor, wanted: tuple[int, ...]) -> tuple[int, int]:
-        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in zip(  # type: ignore[operator]
-            x.shape[2:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
-        extra = tuple(w - n for w, n in zip(wanted, least, strict=True))
-        if any(not 0 <= e < s for e, s in zip(extra, self.stride, strict=True)):
-            raise SettingError(f"got output_size={wanted}, expected {least[0]} to {least[0] + self.stride[0] - 1} by "
-                               f"{least[1]} to {least[1] + self.stride[1] - 1}", where="ConvTranspose2d")
-        return extra
 
 
 class ConvTranspose1d(_Conv):
@@ -177,10 +181,11 @@ class ConvTranspose1d(_Conv):
                    dtype)
         self.output_padding = (single(output_padding, "output_padding"),)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """x (N, C, L) -> (N, O, OL)."""
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        """x (N, C, L) -> (N, O, OL); output_size (OL,) chooses the output padding."""
+        extra = self.output_padding if output_size is None else self._extra(input, output_size)
         return F.conv_transpose1d(input, self.weight, self.bias, self.stride[0], self.padding[0],  # type: ignore[arg-type]
-                                  self.output_padding[0], self.groups, self.dilation[0])
+                                  extra[0], self.groups, self.dilation[0])
 
 
 class Unfold(Module):

@@ -236,11 +236,11 @@ class Shaping(Arithmetic):
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """`length` elements along an axis, from `start` on."""
         axis = axis_of(dim, self.ndim)
-        start = start + self.shape[axis] if start < 0 else start
-        if not 0 <= start <= start + length <= self.shape[axis]:
+        first = start + self.shape[axis] if start < 0 else start
+        if not 0 <= first <= first + length <= self.shape[axis]:
             raise ShapeError(f"got start={start} and length={length}, expected a part of the {self.shape[axis]} along "
                              f"dim {dim}", where="narrow")
-        return self[(slice(None),) * axis + (slice(start, start + length),)]
+        return self[(slice(None),) * axis + (slice(first, first + length),)]
 
     def select(self, dim: int, index: int) -> Tensor:
         """Element `index` along an axis, which disappears."""

@@ -102,6 +102,8 @@ def unfold(input: Tensor, kernel_size: IntOrPair, dilation: IntOrPair = 1, paddi
            stride: IntOrPair = 1) -> Tensor:
     """Every window as a column: (N, C, H, W) -> (N, C·KH·KW, number of windows)."""
     check_tensors("unfold", input)
+    if input.ndim == 3:                                                      # one image without a batch
+        return unfold(input.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)
     if input.ndim != 4:
         raise ShapeError(f"got {input.shape}, expected (N, C, H, W)", where="unfold")
     window = _window((input.shape[2], input.shape[3]), kernel_size, dilation, padding, stride, "unfold")
@@ -112,6 +114,8 @@ def fold(input: Tensor, output_size: IntOrPair, kernel_size: IntOrPair, dilation
          padding: IntOrPair = 0, stride: IntOrPair = 1) -> Tensor:
     """The columns put back as windows, adding where they overlap: (N, C·KH·KW, windows) -> (N, C, H, W)."""
     check_tensors("fold", input)
+    if input.ndim == 2:                                                      # one image without a batch
+        return fold(input.unsqueeze(0), output_size, kernel_size, dilation, padding, stride).squeeze(0)
     window = _window(pair(output_size, "output_size", 1), kernel_size, dilation, padding, stride, "fold")
     (kh, kw), (rows, columns) = window.kernel_size, window.output_size
     if input.ndim != 3 or input.shape[1] % (kh * kw) or input.shape[2] != rows * columns:

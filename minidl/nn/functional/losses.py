@@ -59,13 +59,13 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "cross_entropy")
     check_number(label_smoothing, "label_smoothing", "cross_entropy", 0, 1)
+    if input.node is not None and isinstance(input.node.op, ops.Softmax):
+        warnings.warn(f"cross_entropy got probabilities from the softmax at {input.node.where}, but it takes the "
+                      f"scores before it and applies the softmax itself; leave the softmax out", stacklevel=2)
     if input.ndim == 1:                                                      # one sample without a batch
         losses = cross_entropy(input.unsqueeze(0), target.unsqueeze(0), weight, None, ignore_index, None, reduction,
                                label_smoothing)
         return losses.squeeze(0) if reduction == "none" else losses
-    if input.node is not None and isinstance(input.node.op, ops.Softmax):
-        warnings.warn(f"cross_entropy got probabilities from the softmax at {input.node.where}, but it takes the "
-                      f"scores before it and applies the softmax itself; leave the softmax out", stacklevel=2)
     classes = input.shape[1]
     class_weight = 1.0 if weight is None else weight.reshape(-1, *[1] * (input.ndim - 2))        # (C,) -> (C, 1, …)
     if target.shape == input.shape and target.is_floating_point():
