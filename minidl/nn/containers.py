@@ -132,29 +132,13 @@ class ModuleList(_Numbered):
         return "\n".join(["ModuleList(", *("  " + part for line in lines for part in line.split("\n")), ")"])
 
 
-class ModuleDict(Module):
-    """A dict of modules whose parameters are found; it has no forward."""
+class _Named(Module):
+    """Things of one kind under names of their own."""
 
-    def __init__(self, modules: Any = None) -> None:
-        super().__init__()
-        self.update(modules or {})
+    kind: type
 
-    def update(self, modules: Any) -> None:
-        """Add modules from a dict or from (name, module) pairs."""
-        for name, module in modules.items() if hasattr(modules, "items") else modules:
-            self[name] = module
-
-    def pop(self, name: str) -> Module:
-        """Take a module out and return it."""
-        module = self[name]
-        delattr(self, name)
-        return module
-
-    def __getitem__(self, name: str) -> Module:
+    def __getitem__(self, name: str) -> Any:
         return dict(self.items())[name]
-
-    def __setitem__(self, name: str, module: Module) -> None:
-        self.add_module(name, module)
 
     def __len__(self) -> int:
         return len(self.items())
@@ -165,17 +149,47 @@ class ModuleDict(Module):
     def __contains__(self, name: str) -> bool:
         return name in self.keys()
 
-    def items(self) -> list[tuple[str, Module]]:
-        """(name, module) in the order in which they were set."""
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, Module)]
+    def __delitem__(self, name: str) -> None:
+        delattr(self, name)
+
+    def pop(self, name: str) -> Any:
+        """Take one out and return it."""
+        value = self[name]
+        delattr(self, name)
+        return value
+
+    def items(self) -> list[tuple[str, Any]]:
+        """(name, value) in the order in which they were set."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, self.kind)]
 
     def keys(self) -> list[str]:
         """The names."""
         return [name for name, _ in self.items()]
 
-    def values(self) -> list[Module]:
-        """The modules."""
-        return [module for _, module in self.items()]
+    def values(self) -> list[Any]:
+        """The values."""
+        return [value for _, value in self.items()]
+
+    def update(self, values: Any) -> None:
+        """Add from a dict or from (name, value) pairs."""
+        for name, value in values.items() if hasattr(values, "items") else values:
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise NotImplementedError
+
+
+class ModuleDict(_Named):
+    """A dict of modules whose parameters are found; it has no forward."""
+
+    kind = Module
+
+    def __init__(self, modules: Any = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
 
 
 class ParameterList(Module):
@@ -208,40 +222,17 @@ class ParameterList(Module):
         return "ParameterList(" + "\n".join(lines) + ")"   # PyTorch's has no line break here
 
 
-class ParameterDict(Module):
+class ParameterDict(_Named):
     """A dict of parameters that are found; it has no forward. Tensors are made parameters."""
+
+    kind = Parameter
 
     def __init__(self, values: Any = None) -> None:
         super().__init__()
-        for name, value in (values or {}).items():
-            self[name] = value
+        self.update(values or {})
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.register_parameter(name, value if isinstance(value, Parameter) else Parameter(value))
-
-    def __getitem__(self, name: str) -> Parameter:
-        return dict(self.items())[name]
-
-    def __len__(self) -> int:
-        return len(self.items())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.keys()
-
-    def items(self) -> list[tuple[str, Parameter]]:
-        """(name, parameter) in the order in which they were set."""
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
-
-    def keys(self) -> list[str]:
-        """The names."""
-        return [name for name, _ in self.items()]
-
-    def values(self) -> list[Parameter]:
-        """The parameters."""
-        return [value for _, value in self.items()]
 
     def __repr__(self) -> str:
         kinds = {"float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor"}
