@@ -238,6 +238,16 @@ def test_one_sample_from_a_softmax_warns_too():
         nn.functional.cross_entropy(f64([1.0, 2.0]).softmax(0), minidl.tensor(0))
 
 
+def test_a_label_out_of_range_makes_the_loss_nan_where_it_cannot_be_looked_at():
+    scores = minidl.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [0.0, 0.0, 0.0]], device="fake")
+    losses = nn.functional.cross_entropy(scores, minidl.tensor([0, 7, -100], device="fake"), reduction="none").cpu()
+    assert losses.isnan().tolist() == [False, True, False]
+    assert losses[2].item() == 0
+    weighted = nn.functional.cross_entropy(scores[:1], minidl.tensor([1], device="fake"), weight=minidl.ones(3, device="fake"))
+    on_host = nn.functional.cross_entropy(minidl.tensor([[1.0, 2.0, 3.0]]), minidl.tensor([1]))
+    assert weighted.cpu().item() == pytest.approx(on_host.item(), rel=1e-6)
+
+
 def test_layers_can_start_anew():
     for layer in (nn.Linear(3, 2), nn.Conv2d(2, 3, 3), nn.ConvTranspose1d(2, 3, 3), nn.Embedding(4, 2, padding_idx=1), nn.Bilinear(2, 3, 4)):
         before = layer.weight.detach().clone()

@@ -3,36 +3,8 @@
 from typing import Any as _Any
 
 import minidl.data as _data
-from minidl.data import (
-    BatchSampler,
-    ConcatDataset,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-    WorkerInfo,
-    current_generator,
-    dataloader,
-    dataset,
-    default_collate,
-    default_convert,
-    get_worker_info,
-    random_split,
-    sampler,
-)
-
-__all__ = [
-    "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset", "RandomSampler", "Sampler",
-    "SequentialSampler", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "WorkerInfo",
-    "current_generator", "dataloader", "dataset", "default_collate", "default_convert", "get_worker_info",
-    "random_split", "sampler",
-]
+from minidl.data import *  # noqa: F403
+from minidl.data import __all__ as __all__
 
 
 def __getattr__(name: str) -> _Any:

@@ -71,8 +71,11 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     if target.shape == input.shape and target.is_floating_point():
         wanted = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
         return reduced(ops.CrossEntropy()(input, wanted if weight is None else wanted * class_weight), reduction)
-    counts = _counts(target, input, ignore_index, "cross_entropy")
-    wanted = _as_probabilities(target, input)
+    labels, counts = _labels(target, input, ignore_index, "cross_entropy")
+    wanted = _as_probabilities(labels, input)
+    if not backend_of(input.array).is_host:
+        # a label out of range cannot be seen here without waiting; 0/0 makes its loss nan instead of 0
+        wanted = wanted / wanted.sum(1, keepdim=True)
     if label_smoothing:
         wanted = wanted * (1 - label_smoothing) + label_smoothing / classes
     if weight is not None:
@@ -80,7 +83,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     if counts is not None:
         wanted = wanted * counts.unsqueeze(1)
     losses = ops.CrossEntropy()(input, wanted)
-    return _weighted(losses, _shares(target, counts, weight), reduction)
+    return _weighted(losses, _shares(labels, counts, weight), reduction)
 
 
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Old = None,
@@ -95,10 +98,9 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     if input.ndim == 1:                                                      # one sample without a batch
         losses = nll_loss(input.unsqueeze(0), target.unsqueeze(0), weight, None, ignore_index, None, reduction)
         return losses.squeeze(0) if reduction == "none" else losses
-    counts = _counts(target, input, ignore_index, "nll_loss")
-    labels = target if counts is None else ops.Where()(counts, target, 0)
+    labels, counts = _labels(target, input, ignore_index, "nll_loss")
     picked = -input.gather(1, labels.long().unsqueeze(1)).squeeze(1)         # (N, C, …) -> (N, …)
-    shares = _shares(target, counts, weight)
+    shares = _shares(labels, counts, weight)
     return _weighted(picked if shares is None else picked * shares, shares, reduction)
 
 
@@ -130,8 +132,11 @@ def _check_between_0_and_1(x: Tensor, where: str, what: str, fix: str) -> None:
                              where=where)
 
 
-def _counts(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> Tensor | None:
-    """Which labels count, (N, …) of booleans; None if all do. Checks that those are class indices."""
+def _labels(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> tuple[Tensor, Tensor | None]:
+    """The labels, 0 in place of those to ignore, and which count, (N, …) of booleans; None if all do.
+
+    Checks that those that count are class indices.
+    """
     expected = (scores.shape[0], *scores.shape[2:])
     if target.shape != expected:
         fix = "; use labels.squeeze(1)" if target.shape == (*expected[:1], 1, *expected[1:]) else ""
@@ -140,24 +145,24 @@ def _counts(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> Te
     if target.dtype.kind not in "iu":
         raise LabelError(f"got labels of {target.dtype}, expected integer class indices; use labels.long()",
                          where=where)
-    counts = None
+    labels, counts = target, None
     if not backend_of(target.array).is_host or (target.array == ignore_index).any():
         counts = target != ignore_index
-    check_range(target if counts is None else ops.Where()(counts, target, 0), scores.shape[1], where)
-    return counts
+        labels = ops.Where()(counts, target, 0)
+    check_range(labels, scores.shape[1], where)
+    return labels, counts
 
 
-def _as_probabilities(target: Tensor, scores: Tensor) -> Tensor:
+def _as_probabilities(labels: Tensor, scores: Tensor) -> Tensor:
     """One-hot along axis 1: (N, 1, …) == (C, 1, …) -> (N, C, …)."""
     classes = new_tensor(xp_of(scores.array).arange(scores.shape[1])).reshape(-1, *[1] * (scores.ndim - 2))
-    return (target.unsqueeze(1) == classes).to(scores.dtype)
+    return (labels.unsqueeze(1) == classes).to(scores.dtype)
 
 
-def _shares(target: Tensor, counts: Tensor | None, weight: Tensor | None) -> Tensor | None:
+def _shares(labels: Tensor, counts: Tensor | None, weight: Tensor | None) -> Tensor | None:
     """How much each sample counts, (N, …); None if all count 1."""
     if weight is None:
         return counts
-    labels = target if counts is None else ops.Where()(counts, target, 0)
     of_label = weight[labels.long()]
     return of_label if counts is None else of_label * counts
 
