@@ -229,6 +229,12 @@ ROWS = [
     Row("a state that does not fit", lambda: LENET.load_state_dict({"fc.0.weight": minidl.ones(3, 3)}), ShapeError,
         "Lenet.load_state_dict: the state does not fit, nothing was loaded (wrong shapes: fc.0.weight is (3, 3), expected "
         "(10, 256); missing: features.0.weight"),
+    Row("a misspelled key", lambda: LENET.load_state_dict({name.replace("weight", "wieght"): t for name, t in LENET.state_dict().items()}),
+        ShapeError, "(missing: features.0.weight (it has features.0.wieght), "),
+    Row("a state of the model inside", lambda: LENET.load_state_dict({f"net.{name}": t for name, t in LENET.state_dict().items()}),
+        ShapeError, "; its names begin with 'net.': {name.removeprefix('net.'): t for name, t in state.items()}"),
+    Row("a state for the model inside", lambda: nn.Sequential(LENET).load_state_dict(LENET.state_dict()),
+        ShapeError, "; its names lack '0.': call load_state_dict of its '0'"),
     Row("an unexpected key", lambda: LENET.load_state_dict({**LENET.state_dict(), "extra": CONSTANT}), ShapeError,
         "(unexpected: extra)"),
     Row("no features", lambda: nn.Linear(0, 2), SettingError, "Linear: got in_features=0, expected a positive integer"),

@@ -6,6 +6,7 @@ found by looking at the attributes in the order in which they were set.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import operator
 from collections import OrderedDict
@@ -317,12 +318,15 @@ class Module:
         unexpected = [name for name in state if name not in own]
         wrong = [f"{name} is {tuple(state[name].shape)}, expected {own[name].shape}" for name in own
                  if name in state and tuple(state[name].shape) != own[name].shape]
-        problems = [f"wrong shapes: {'; '.join(wrong)}"] if wrong else []
+        problems = [f"wrong shapes: {_some(wrong, '; ')}"] if wrong else []
         if strict:
-            problems += [f"missing: {', '.join(missing)}"] if missing else []
-            problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
+            near = {name: difflib.get_close_matches(name, unexpected, 1, cutoff=0.5) for name in missing[:_SHOWN]}
+            named = [f"{name} (it has {near[name][0]})" if near.get(name) else name for name in missing]
+            problems += [f"missing: {_some(named)}"] if missing else []
+            problems += [f"unexpected: {_some(unexpected)}"] if unexpected else []
         if problems:
-            raise ShapeError(f"the state does not fit, nothing was loaded ({'; '.join(problems)})",
+            hint = _prefix_hint(list(own), list(state)) if strict else ""
+            raise ShapeError(f"the state does not fit, nothing was loaded ({'; '.join(problems)}){hint}",
                              where=f"{type(self).__name__}.load_state_dict")
         with no_grad():
             for name, tensor in own.items():
@@ -472,6 +476,29 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({extra})"
         return "\n".join([f"{type(self).__name__}({extra}", *("  " + line for line in lines), ")"])
+
+
+_SHOWN = 8          # names in an error
+
+
+def _some(names: list[str], between: str = ", ") -> str:
+    shown = between.join(names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _prefix_hint(own: list[str], given: list[str]) -> str:
+    """What to write where all names differ by the same beginning, as those of a wrapped model do."""
+    if not own or not given:
+        return ""
+    if given[0].endswith("." + own[0]):
+        prefix = given[0][:-len(own[0])]
+        if [name.removeprefix(prefix) for name in given] == own:
+            return f"; its names begin with {prefix!r}: {{name.removeprefix({prefix!r}): t for name, t in state.items()}}"
+    if own[0].endswith("." + given[0]):
+        prefix = own[0][:-len(given[0])]
+        if [prefix + name for name in given] == own:
+            return f"; its names lack {prefix!r}: call load_state_dict of its {prefix[:-1]!r}"
+    return ""
 
 
 def _check_kind(value: Any, kind: type, name: str, where: str) -> None:
