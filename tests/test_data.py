@@ -74,9 +74,9 @@ def tensors(count=10):
 
 
 def plain(value, kind=minidl.Tensor):
-    """Tensors of either library as (type, numbers); containers as they are."""
+    """Tensors of either library as (type, numbers), and those of NumPy as something else; containers as they are."""
     if hasattr(value, "tolist") and hasattr(value, "dtype"):
-        return str(value.dtype).replace("torch.", ""), tuple(value.shape), value.tolist()
+        return "NumPy" * isinstance(value, np.ndarray | np.generic) + str(value.dtype).replace("torch.", ""), tuple(value.shape), value.tolist()
     if isinstance(value, dict):
         return type(value).__name__, {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -183,6 +183,12 @@ def test_a_batch_stays_on_its_device():
     ([minidl.ones(1), 1.0], DtypeError, ["float in sample 1"]),
     ([{1}, {2}], DtypeError, ["set in sample 0"]),
     ([np.array(["a"])], DtypeError, ["expected numbers"]),
+    ([{"a": 1, "b": 2}, {"a": 1}], ShapeError, ["keys ['a', 'b'] in sample 0", "['a'] in sample 1", "collate_fn"]),
+    ([{"a": 1}, 5], DtypeError, ["int in sample 1"]),
+    ([(1, 2), 3], DtypeError, ["int in sample 1"]),
+    ([(1, 2), "ab"], DtypeError, ["str in sample 1"]),
+    ([], ShapeError, ["[]", "one or more samples"]),
+    (5, ShapeError, ["got 5", "a list of"]),
     ([minidl.ones(1), minidl.ones(1, device="fake")], DeviceError, ['sample 0 of the batch on "cpu"', '"fake"']),
 ])
 def test_what_cannot_be_one_batch_is_said(samples, error, words):
@@ -261,7 +267,15 @@ def test_random_split_repeats_with_a_seed():
     assert split(generator=minidl.Generator().manual_seed(3)) == first
 
 
-@pytest.mark.parametrize("lengths", [[3, 6], [3, 8], [-1, 11], [0.5, 0.6], [0.2, 0.2], [4.5, 5.5], [1.5, -0.5], []])
+@pytest.mark.parametrize("lengths", [[0.05, 0.8, 0.05, 0.1], (np.int64(4), 16), [np.float32(0.5), 0.5],
+                                     np.array([3, 17])])
+def test_lengths_that_sum_up_but_for_rounding_and_numpys_numbers(lengths):
+    assert sum(len(part) for part in random_split(Squares(20), lengths)) == 20
+    assert sum([0.05, 0.8, 0.05, 0.1]) > 1
+
+
+@pytest.mark.parametrize("lengths", [[3, 6], [3, 8], [-1, 11], [0.5, 0.6], [0.2, 0.2], [4.5, 5.5], [1.5, -0.5], [], 10, None,
+                                     "ab", [float("nan"), 1], [float("inf")], [None, 10]])
 def test_lengths_that_do_not_fit(lengths):
     with pytest.raises(SettingError, match="sum to the 10 samples"):
         random_split(Squares(), lengths)
@@ -328,6 +342,10 @@ def test_samplers_repeat_with_a_seed(make):
     (lambda: WeightedRandomSampler([0, 0], 2), "not all 0"),
     (lambda: WeightedRandomSampler([[1.0]], 2), r"\(1, 1\)"),
     (lambda: WeightedRandomSampler([1, 0], 2, replacement=False), "1 or less"),
+    (lambda: RandomSampler(range(3), generator=42), r"generator=42.*manual_seed\(5\)"),
+    (lambda: SubsetRandomSampler([1], generator=42), "SubsetRandomSampler: got generator=42"),
+    (lambda: WeightedRandomSampler([1], 1, generator="x"), "generator='x'"),
+    (lambda: random_split(range(3), [1, 2], generator=42), "random_split: got generator=42"),
 ])
 def test_samplers_that_cannot_be(make, words):
     with pytest.raises(SettingError, match=words):
@@ -351,6 +369,47 @@ def test_batches_are_pytorchs(torch, settings, workers):
         assert plain(list(ours)) == plain(list(theirs))
         assert len(ours) == len(theirs)
         assert ours.batch_size == theirs.batch_size
+
+
+@pytest.mark.torch
+def test_random_settings_give_pytorchs_batches(torch, rng):
+    """Sizes, orders, samplers, threads, kinds of samples: drawn at random, and everything that comes out compared."""
+    def sample(lib, kind, i):
+        return {"int": i, "pair": (lib.tensor([float(i)]), i * i), "arrays": (np.float32(i), np.array([i, i], np.int16)),
+                "dict": {"a": i, "b": np.full(2, i), "c": str(i)}, "nested": [(i, float(i)), {"x": lib.tensor(i)}]}[kind]
+
+    def batches(lib, loader, iterable, samples, settings):
+        numbered = {"__getitem__": lambda self, i: samples[i], "__len__": lambda self: len(samples)}
+        dataset = type("Given", (iterable,), {"__iter__": lambda self: iter(samples)})() if settings.get("iterable") else \
+            type("Given", (), numbered)()
+        try:
+            made = loader(dataset, **{name: value for name, value in settings.items() if name != "iterable"})
+            return plain(list(made)), len(made) if hasattr(type(dataset), "__len__") else None
+        except Exception as error:
+            return isinstance(error, MinidlError) or lib is torch, None
+
+    refused = 0
+    for _ in range(200):
+        count, kind = int(rng.choice([0, 1, 2, 7, 16])), str(rng.choice(["int", "pair", "arrays", "dict", "nested"]))
+        settings = {"batch_size": [1, 2, 3, 7, 16, 100, None, 0][rng.integers(8)], "drop_last": bool(rng.integers(2))}
+        order = rng.integers(0, count, rng.integers(9)).tolist() if count else []
+        settings |= [{}, {}, {"sampler": order}, {"batch_sampler": [order, order[:2]] if order else []}, {"iterable": True}][rng.integers(5)]
+        if "batch_sampler" in settings and rng.integers(4):
+            del settings["batch_size"], settings["drop_last"]
+        ours = batches(minidl, lambda *args, **kwargs: DataLoader(*args, num_workers=int(rng.integers(3)), **kwargs),
+                       IterableDataset, [sample(minidl, kind, i) for i in range(count)], settings)
+        theirs = batches(torch, torch.utils.data.DataLoader, torch.utils.data.IterableDataset,
+                         [sample(torch, kind, i) for i in range(count)], settings)
+        assert ours == theirs, (count, kind, settings)
+        refused += ours[0] is True
+    assert 20 < refused < 120
+
+
+def test_an_empty_dataset_has_no_batches():
+    for workers in (0, 2):
+        loader = DataLoader(Squares(0), 4, num_workers=workers)
+        assert list(loader) == []
+        assert len(loader) == 0
 
 
 @pytest.mark.torch
@@ -598,6 +657,17 @@ def test_an_error_of_worker_init_fn_arrives():
     (lambda: DataLoader(Squares(), num_workers=-1), SettingError, "num_workers=-1"),
     (lambda: DataLoader(Squares(), timeout=-1), SettingError, "timeout=-1"),
     (lambda: DataLoader(Squares(), timeout=5), SettingError, "num_workers > 0"),
+    (lambda: DataLoader(Squares(), num_workers=None), SettingError, "num_workers=None"),
+    (lambda: DataLoader(Squares(), num_workers=1.5), SettingError, "num_workers=1.5"),
+    (lambda: DataLoader(Squares(), num_workers=1, timeout="5"), SettingError, "timeout='5'"),
+    (lambda: DataLoader(Squares(), num_workers=1, timeout=float("nan")), SettingError, "timeout=nan"),
+    (lambda: DataLoader(Squares(), num_workers=1, timeout=1e15), SettingError, "timeout=1000000"),
+    (lambda: DataLoader(Squares(), 2, False, 4), SettingError, "got sampler=4, .*another argument, name that"),
+    (lambda: DataLoader(Squares(), batch_sampler=4), SettingError, "got batch_sampler=4"),
+    (lambda: next(iter(DataLoader(Squares(), batch_sampler=[1, 2]))), SettingError, "got 1 from the batch_sampler"),
+    (lambda: DataLoader(Squares(), collate_fn=0), SettingError, "collate_fn=0, expected a function"),
+    (lambda: DataLoader(Squares(), worker_init_fn="x"), SettingError, "worker_init_fn='x'"),
+    (lambda: DataLoader(Squares(), generator=42), SettingError, "generator=42, expected a minidl.Generator"),
     (lambda: DataLoader(Squares(), num_workers=1, prefetch_factor=0), SettingError, "prefetch_factor=0"),
     (lambda: DataLoader(Squares(), shuffle=True, sampler=[1]), SettingError, "shuffle=True"),
     (lambda: DataLoader(Squares(), batch_size=2, batch_sampler=[[1]]), SettingError, "batch_sampler"),

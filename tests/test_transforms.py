@@ -58,6 +58,7 @@ def test_to_tensor_divides_as_pytorch_does(torch):
     (Image.fromarray(np.full((2, 3), 1.5, np.float32)), (minidl.float32, 1.5)),
     (Image.fromarray(np.full((2, 3), 70000, np.int32)), (minidl.int32, 70000)),
     (Image.new("1", (3, 2), 1), (minidl.float32, 1.0)),
+    (Image.fromarray(np.full((2, 3), 40_000, np.uint16)), (minidl.int32, 40_000)),
     (np.full((2, 3), 1.5), (minidl.float64, 1.5)),
     (np.full((2, 3), 7, np.int64), (minidl.int64, 7)),
 ])
@@ -262,6 +263,61 @@ def test_a_batch_is_changed_as_its_images_are(name):
     np.testing.assert_array_equal(change(batch[None]).numpy(), alone[None])
 
 
+CLASSES = {
+    "Compose": lambda: transforms.Compose([transforms.Resize((9, 7)), transforms.CenterCrop(5)]),
+    "Resize": lambda: transforms.Resize((9, 7)),
+    "CenterCrop": lambda: transforms.CenterCrop((3, 10)),
+    "RandomCrop": lambda: transforms.RandomCrop((4, 6), padding=2, fill=9),
+    "RandomHorizontalFlip": lambda: transforms.RandomHorizontalFlip(0.7),
+    "RandomRotation": lambda: transforms.RandomRotation(40, InterpolationMode.BILINEAR, expand=True),
+    "ColorJitter": lambda: transforms.ColorJitter(0.3, 0.3, 0.3),
+    "ColorJitter, hue": lambda: transforms.ColorJitter(hue=0.3),
+    "Grayscale": lambda: transforms.Grayscale(),
+    "Grayscale, three channels": lambda: transforms.Grayscale(3),
+    "Lambda": lambda: transforms.Lambda(TF.vflip),
+    "any callable": lambda: TF.hflip,
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_transform_on_every_kind_of_image(name):
+    """With one seed, PIL images, arrays and tensors become the same image, each of its own kind."""
+    transform = CLASSES[name]()
+    for array in (GREY, COLOUR, SMOOTH, SMOOTH[::-1, ::-1], SMOOTH[..., 1], SMOOTH[..., :1]):
+        squeezed = array[..., 0] if array.shape[2:] == (1,) else array
+        kinds = [Image.fromarray(squeezed), array, tensor_of(array), array.astype(np.float32) / 255, array / 255, array.astype(np.int64)]
+        kinds += [minidl.from_numpy(np.ascontiguousarray(array))] if array.ndim == 2 else []
+        results = []
+        for image in kinds:
+            minidl.manual_seed(3)
+            result = transform(image)
+            if isinstance(image, Image.Image):
+                assert isinstance(result, Image.Image)
+            else:
+                assert (type(result), result.dtype) == (type(image), image.dtype)
+                assert result.ndim == image.ndim or name == "Grayscale, three channels"
+            results.append(array_of(result) if not isinstance(result, minidl.Tensor) or result.ndim == 3 else result.numpy()[..., None])
+        picture, changed, tensor, *others = results
+        # Pillow turns colours in bytes, and cuts off after each of the steps of a jitter; fill counts as it is in floats
+        close = {"ColorJitter, hue": 12, "ColorJitter": 3}.get(name, 1)
+        assert np.abs(changed.astype(int) - picture).max() <= close
+        np.testing.assert_array_equal(changed, tensor)
+        for other, image in zip(others, kinds[3:], strict=True):
+            scale = 255 if np.dtype(image.dtype).kind == "f" else 1
+            if name != "RandomCrop" or scale == 1:
+                if np.dtype(image.dtype) == np.int64 and name.startswith("ColorJitter"):
+                    continue                                                    # white is another number
+                np.testing.assert_allclose(other * scale, changed, atol=1.01 + 2 * name.startswith("ColorJitter"))
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in ("Lambda", "any callable")])
+@pytest.mark.parametrize("image", [None, [[1, 2], [3, 4]], np.ones(4), np.ones((1, 1, 3, 4, 4)), minidl.ones(4), np.array([["a"]]),
+                                   np.zeros((0, 5, 3), np.uint8), minidl.ones(0, 3, 8, 8)], ids=repr)
+def test_what_is_no_image_is_said(name, image):
+    with pytest.raises(MinidlError, match=r"got (a |an image of shape |data of type).*, expected"):
+        CLASSES[name]()(image)
+
+
 def test_geometry_by_hand():
     x = minidl.arange(6).reshape(1, 2, 3)
     assert TF.hflip(x).tolist() == [[[2, 1, 0], [5, 4, 3]]]
@@ -296,8 +352,36 @@ def test_fill_for_each_channel():
     for image in (Image.fromarray(COLOUR), tensor_of(COLOUR)):
         turned = array_of(TF.rotate(image, 45, expand=True, fill=(1, 2, 3)))
         assert turned[0, 0].tolist() == [1, 2, 3]
-    with pytest.raises(SettingError, match="1 or 3 numbers"):
-        TF.pad(Image.fromarray(COLOUR), 1, fill=(1, 2))
+    for image in (Image.fromarray(COLOUR), tensor_of(COLOUR), COLOUR):
+        for change in (lambda x, fill: TF.pad(x, 1, fill=fill), lambda x, fill: TF.rotate(x, 45, expand=True, fill=fill)):
+            assert array_of(change(image, (1, 2, 3)))[0, 0].tolist() == [1, 2, 3]
+            assert array_of(change(image, None))[0, 0].tolist() == [0, 0, 0]
+            with pytest.raises(SettingError, match="1 or 3 numbers"):
+                change(image, (1, 2))
+            with pytest.raises(SettingError, match="fill=256 for an image of uint8, expected 0 to 255"):
+                change(image, 256)
+    assert TF.pad(tensor_of(COLOUR)[None], 1, fill=(1, 2, 3))[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert TF.pad(np.ones((1, 1), np.float32), 1, fill=0.5)[0, 0] == 0.5
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBA", "LA", "PA", "I", "F", "1"])
+def test_padding_keeps_the_mode(mode):
+    picture = Image.new(mode, (3, 2)) if mode == "LAB" else Image.fromarray(COLOUR[:2, :3]).convert("L" if mode == "PA" else "RGB").convert(mode)
+    padded = TF.pad(picture, (1, 0), padding_mode="edge")
+    assert (padded.mode, padded.size) == (mode, (5, 2))
+    assert [padded.getpixel((x, 1)) for x in range(5)] == [picture.getpixel((x, 1)) for x in (0, 0, 1, 2, 2)]
+
+
+def test_whole_numbers_that_float32_cannot_hold():
+    labels = np.array([[2**24, 3], [0, 1]])
+    assert TF.resize(labels, 4, "nearest")[0, 0] == 2**24
+    with pytest.raises(DtypeError, match=r"from 0 to 16777217, expected none beyond 2\*\*24"):
+        TF.resize(labels + np.eye(1, 4, dtype=int).reshape(2, 2), 4, "nearest")
+    with pytest.raises(DtypeError, match="from -16777217"):
+        TF.rotate(-labels - np.eye(1, 4, dtype=int).reshape(2, 2), 4)
+    assert TF.rotate(np.array([[True, False]]), 180).tolist() == [[False, True]]
+    half = TF.resize(np.array([[True, False]]), (1, 20))
+    assert (half.dtype, half.sum()) == (bool, 10), "booleans are rounded, too"
 
 
 def test_a_palette_survives_padding():
@@ -339,6 +423,24 @@ def test_gradients_through_crops_and_flips():
 
 @pytest.mark.parametrize(("call", "error", "words"), [
     (lambda: TF.hflip([1]), DtypeError, "list"),
+    (lambda: TF.get_dimensions("x"), DtypeError, "get_dimensions: got a str"),
+    (lambda: TF.hflip(Image.new("L", (0, 2))), ShapeError, r"size \(0, 2\), expected at least one pixel"),
+    (lambda: TF.resize(np.ones((1, 60)), 4, max_size=5), ShapeError, "1×60, of which nothing would be left with max_size=5"),
+    (lambda: TF.rotate(GREY, float("nan")), SettingError, "angle=nan"),
+    (lambda: TF.rotate(GREY, 5, InterpolationMode.LANCZOS), SettingError, "interpolation=lanczos, expected nearest"),
+    (lambda: TF.adjust_hue(tensor_of(COLOUR).float(), 0.1), MinidlError, "numbers from .* expected 0 to 1; .*Normalize"),
+    (lambda: TF.adjust_brightness(np.ones((4, 4, 4)), 1), ShapeError, "4 channels, expected 1 or 3"),
+    (lambda: TF.adjust_contrast(COLOUR.transpose(2, 0, 1), 1), ShapeError, r"8 channels, .*\(H, W, 1 or 3\)"),
+    (lambda: TF.adjust_saturation(GREY > 5, 1), DtypeError, "booleans"),
+    (lambda: TF.adjust_brightness(Image.fromarray(COLOUR).convert("P"), 1), DtypeError, r'mode "P".*convert\("RGB"\)'),
+    (lambda: TF.adjust_contrast(Image.new("F", (2, 2)), 1), DtypeError, 'mode "F"'),
+    (lambda: TF.to_grayscale(Image.new("LAB", (2, 2))), DtypeError, 'mode "LAB"'),
+    (lambda: TF.adjust_hue(Image.new("LAB", (2, 2)), 0.1), DtypeError, 'mode "LAB"'),
+    (lambda: TF.convert_image_dtype(GREY), DtypeError, "ndarray"),
+    (lambda: TF.convert_image_dtype(minidl.tensor([True])), DtypeError, "bool"),
+    (lambda: transforms.ConvertImageDtype(None), DtypeError, "None"),
+    (lambda: transforms.ConvertImageDtype("bool"), DtypeError, "bool"),
+    (lambda: transforms.ConvertImageDtype("colour"), DtypeError, "colour"),
     (lambda: TF.resize(np.ones(3), 2), DtypeError, r"shape \(3,\)"),
     (lambda: TF.resize(tensor_of(GREY), 2, antialias=False), SettingError, "antialias=False"),
     (lambda: TF.resize(GREY, (2, 3), max_size=4), SettingError, "max_size"),
@@ -357,7 +459,7 @@ def test_gradients_through_crops_and_flips():
     (lambda: transforms.ColorJitter(brightness=-1), SettingError, "brightness=-1"),
     (lambda: transforms.ColorJitter(hue=0.6), SettingError, "hue=0.6"),
     (lambda: transforms.ColorJitter(contrast=(2, 1)), SettingError, "contrast"),
-    (lambda: transforms.Grayscale(2)(COLOUR), SettingError, "num_output_channels=2"),
+    (lambda: transforms.Grayscale(2), SettingError, "num_output_channels=2"),
     (lambda: TF.rgb_to_grayscale(minidl.ones(2, 4, 4)), ShapeError, "2 channels"),
     (lambda: TF.adjust_brightness(GREY, -1), SettingError, "-1"),
     (lambda: TF.adjust_hue(COLOUR, 0.7), SettingError, "0.7"),
@@ -368,6 +470,69 @@ def test_gradients_through_crops_and_flips():
 def test_transforms_that_cannot_be(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+NUMBERS = [None, "abc", float("nan"), float("inf"), {}, object(), [1, "a"], [[1, 2]], len, []]
+SIZES = [*NUMBERS, 0, -1, 1.5, (1.5, 2), (0, 3), (1, 2, 3), True]
+LIMITS = [*NUMBERS, (2, 1), (1, 2, 3)]
+SETTINGS = {                                                                    # transform, setting -> what it cannot be
+    (transforms.Resize, "size"): SIZES,
+    (transforms.CenterCrop, "size"): SIZES,
+    (transforms.RandomCrop, "size"): SIZES,
+    (transforms.RandomResizedCrop, "size"): SIZES,
+    (transforms.Resize, "max_size"): [*SIZES[1:], 3, 4],
+    (transforms.Resize, "interpolation"): [*NUMBERS, "linear", 6, -1],
+    (transforms.RandomRotation, "interpolation"): [*NUMBERS, "lanczos", "box"],
+    (transforms.RandomResizedCrop, "interpolation"): [*NUMBERS, 6],
+    (transforms.RandomCrop, "padding"): [*NUMBERS[1:], -1, 1.5, (1, 2, 3), (-1, 2)],
+    (transforms.RandomCrop, "padding_mode"): [None, "mirror", 5],
+    (transforms.Pad, "padding"): [*NUMBERS, -1, 1.5, (1, 2, 3)],
+    (transforms.Pad, "fill"): NUMBERS[1:],
+    (transforms.RandomCrop, "fill"): NUMBERS[1:],
+    (transforms.RandomRotation, "fill"): NUMBERS[1:],
+    (transforms.RandomRotation, "center"): [*NUMBERS[1:], 3, (1, 2, 3)],
+    (transforms.RandomRotation, "degrees"): [*LIMITS, -5],
+    (transforms.RandomHorizontalFlip, "p"): [*NUMBERS, -0.1, 1.1],
+    (transforms.RandomVerticalFlip, "p"): [*NUMBERS, -0.1, 1.1],
+    (transforms.RandomApply, "p"): [*NUMBERS, -0.1, 1.1],
+    (transforms.RandomApply, "transforms"): [None, "abc", 5, [5], {}, len, ""],
+    (transforms.Compose, "transforms"): [None, "abc", 5, [5], {}, len, ""],
+    (transforms.ColorJitter, "brightness"): [*LIMITS, -1, (-1, 1)],
+    (transforms.ColorJitter, "contrast"): [*LIMITS, -1, (-1, 1)],
+    (transforms.ColorJitter, "saturation"): [*LIMITS, -1, (-1, 1)],
+    (transforms.ColorJitter, "hue"): [*LIMITS, -0.1, 0.6, (-0.6, 0)],
+    (transforms.Grayscale, "num_output_channels"): [None, "abc", 0, 2, 4, [], 1.5],
+    (transforms.RandomResizedCrop, "scale"): [*LIMITS, 0.5, (0, 1), (-1, 1)],
+    (transforms.RandomResizedCrop, "ratio"): [*LIMITS, 0.5, (0, 1), (-1, 1)],
+    (transforms.Normalize, "mean"): [*NUMBERS, (1, 2, 3)],
+    (transforms.Normalize, "std"): [*NUMBERS, 0, (1, 0), (1, 2, 3)],
+    (transforms.Lambda, "lambd"): [None, "abc", 5],
+}
+NEEDED = {transforms.Resize: {"size": 4}, transforms.RandomCrop: {"size": 4}, transforms.RandomResizedCrop: {"size": 4},
+          transforms.Pad: {"padding": 1}, transforms.RandomRotation: {"degrees": 5}, transforms.RandomApply: {"transforms": []},
+          transforms.Normalize: {"mean": (0.5, 0.5), "std": (0.5, 0.5)}}
+
+
+@pytest.mark.parametrize(("transform", "setting"), SETTINGS, ids=lambda part: getattr(part, "__name__", part))
+def test_wrong_settings_are_refused_when_a_transform_is_made(transform, setting):
+    for value in SETTINGS[transform, setting]:
+        with pytest.raises(SettingError, match=rf"^{transform.__name__}: got .*, expected"):
+            transform(**{**NEEDED.get(transform, {}), setting: value})
+
+
+def test_settings_may_be_numpys_and_pillows():
+    assert transforms.Resize(np.int64(4))(GREY).shape == (4, 5)
+    assert transforms.CenterCrop(np.array([3, 2])).size == (3, 2)
+    assert transforms.Normalize([np.float32(0.5)], minidl.tensor([0.5])).std == [0.5]
+    assert transforms.Resize(4, Image.Resampling.NEAREST).interpolation is InterpolationMode.NEAREST
+    assert repr(transforms.RandomResizedCrop(4, interpolation=3)).endswith("interpolation=bicubic, antialias=True)")
+    for number, mode in enumerate(("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")):
+        np.testing.assert_array_equal(TF.resize(SMOOTH, 20, number), TF.resize(SMOOTH, 20, mode))
+        assert Image.Resampling(number).name.lower() == mode
+    assert transforms.RandomRotation(5, fill=None).fill == 0
+    assert transforms.RandomApply(nn.ModuleList([transforms.CenterCrop(2)]), 1)(GREY).shape == (2, 2)
+    np.testing.assert_array_equal(TF.resize(tensor_of(GREY), 3, "nearest", antialias=False).numpy(),
+                                  TF.resize(tensor_of(GREY), 3, "nearest").numpy())
 
 
 # -- colours by hand ----------------------------------------------------------------------------------------------------
@@ -382,6 +547,18 @@ def test_colours_by_hand():
     np.testing.assert_allclose(TF.adjust_contrast(two, 0.5).numpy().ravel(), [0.3, 0.5], atol=1e-6)
     np.testing.assert_allclose(TF.adjust_brightness(two, 2).numpy().ravel(), [0.4, 1.0], atol=1e-6)
     np.testing.assert_array_equal(TF.adjust_hue(Image.fromarray(GREY), 0.3), GREY)
+
+
+def test_hues_of_palettes_and_of_transparent_images():
+    red = Image.new("RGB", (2, 2), (255, 0, 0))
+    turned = TF.adjust_hue(red.convert("P"), 1 / 3)
+    assert (turned.mode, turned.convert("RGB").getpixel((0, 0))) == ("P", TF.adjust_hue(red, 1 / 3).getpixel((0, 0)))
+    assert TF.adjust_hue(red, 1 / 3).getpixel((0, 0))[1] > 250
+    red.putalpha(40)
+    assert TF.adjust_hue(red, 1 / 3).getpixel((0, 0))[3] == 40
+    for mode in ("1", "I", "F", "LA", "I;16"):
+        grey = Image.new(mode, (2, 2), 1 if mode != "LA" else (1, 2))
+        assert TF.adjust_hue(grey, 0.2) is grey
 
 
 # -- chance -----------------------------------------------------------------------------------------------------------
@@ -451,6 +628,7 @@ def test_random_resized_crops_have_the_areas_and_ratios_asked_for():
         assert 0.18 < height * width / 12000 < 0.62
         assert 0.48 < width / height < 2.05
     assert transforms.RandomResizedCrop(8)._part(1, 100) == (0, 49, 1, 1)       # nothing fits: the middle
+    assert transforms.RandomResizedCrop(8)._part(100, 1) == (49, 0, 1, 1)
     assert TF.get_dimensions(crop(Image.fromarray(COLOUR))) == [3, 8, 8]
 
 

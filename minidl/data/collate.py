@@ -25,6 +25,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
         dicts, named tuples             the same with a batch in each place
         tuples, lists                   a list with a batch in each place
     """
+    if not hasattr(batch, "__len__") or len(batch) == 0:
+        raise ShapeError(f"got {batch!r}, expected a list of one or more samples", where="default_collate")
     first = batch[0]
     if isinstance(first, Tensor):
         return _stacked([_same(Tensor, sample, place) for place, sample in enumerate(batch)])
@@ -39,10 +41,15 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, int):
         return creation.tensor(batch)
     if isinstance(first, Mapping):
+        for place, sample in enumerate(batch):
+            if not first.keys() <= _same(Mapping, sample, place).keys():
+                raise ShapeError(f"got the keys {list(first)} in sample 0 of the batch and {list(sample)} in sample "
+                                 f"{place}, expected the same; give the DataLoader a collate_fn",
+                                 where="default_collate")
         return _rebuilt(first, {key: default_collate([sample[key] for sample in batch]) for key in first})
     if isinstance(first, Sequence):
         for place, sample in enumerate(batch):
-            if len(sample) != len(first):
+            if len(_same(Sequence, sample, place)) != len(first):
                 raise ShapeError(f"got {len(first)} parts in sample 0 of the batch and {len(sample)} in sample "
                                  f"{place}, expected the same number; give the DataLoader a collate_fn",
                                  where="default_collate")
@@ -62,7 +69,7 @@ def default_convert(sample: Any) -> Any:
 
 
 def _same(kind: type, sample: Any, place: int) -> Any:
-    if not isinstance(sample, kind):
+    if not isinstance(sample, kind) or isinstance(sample, str | bytes):
         raise _cannot_batch(sample, place)
     return sample
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from minidl.data.collate import default_collate, default_convert
 from minidl.data.dataset import IterableDataset, offers, whole_batch
 from minidl.data.sampler import BatchSampler, RandomSampler, SequentialSampler, check_count
-from minidl.data.worker import WorkerInfo, current_generator, drawing_from, get_worker_info, set_worker_info
+from minidl.data.worker import (
+    WorkerInfo,
+    check_generator,
+    current_generator,
+    drawing_from,
+    get_worker_info,
+    set_worker_info,
+)
 from minidl.errors import MinidlError, ModuleError, SettingError
 from minidl.rng import Generator
 
@@ -30,7 +40,8 @@ class DataLoader:
     num_workers: so many threads fetch batches ahead of time, `prefetch_factor` for each of them (2 if not given); the
     batches come in the same order and with the same random transforms as without threads. They are threads of this
     process, so only work that releases Python's lock runs beside the training (reading files, decoding images, NumPy on
-    large arrays). Code of a dataset that runs in them
+    large arrays); small images that are in memory already come faster with num_workers=0. Code of a dataset that runs
+    in them
 
     - must not change what other samples use: several are fetched at once;
     - must not call Numba functions compiled with parallel=True where Numba's threading layer is "workqueue", which
@@ -50,9 +61,19 @@ class DataLoader:
                  multiprocessing_context: Any = None, generator: Generator | None = None, *,
                  prefetch_factor: int | None = None, persistent_workers: bool = False, pin_memory_device: str = "",
                  in_order: bool = True) -> None:
-        if num_workers < 0 or timeout < 0 or (timeout and not num_workers):
-            raise SettingError(f"got num_workers={num_workers} and timeout={timeout}, expected 0 or more, and a "
-                               f"timeout only with num_workers > 0", where="DataLoader")
+        check_count(num_workers, "num_workers", "DataLoader", least=0)
+        if not isinstance(timeout, int | float | np.number) or not 0 <= timeout <= threading.TIMEOUT_MAX \
+                or (timeout and not num_workers):
+            raise SettingError(f"got timeout={timeout!r} and num_workers={num_workers}, expected a number of seconds, "
+                               f"0 or more, and a timeout only with num_workers > 0", where="DataLoader")
+        for name, order in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+            if order is not None and not hasattr(order, "__iter__"):
+                raise SettingError(f"got {name}={order!r}, expected a Sampler, or a list of indices; if it is meant "
+                                   f"for another argument, name that", where="DataLoader")
+        for name, function in (("collate_fn", collate_fn), ("worker_init_fn", worker_init_fn)):
+            if function is not None and not callable(function):
+                raise SettingError(f"got {name}={function!r}, expected a function", where="DataLoader")
+        check_generator(generator, "DataLoader")
         if prefetch_factor is not None:
             check_count(prefetch_factor, "prefetch_factor", "DataLoader")
         if sampler is not None and shuffle:
@@ -87,7 +108,8 @@ class DataLoader:
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
         self.sampler, self.batch_sampler = sampler, batch_sampler
         self.num_workers, self.prefetch_factor, self.timeout = num_workers, prefetch_factor, timeout
-        self.collate_fn: Callable[[Any], Any] = collate_fn or (default_collate if batched else default_convert)
+        self.collate_fn: Callable[[Any], Any] = collate_fn if collate_fn is not None else (
+            default_collate if batched else default_convert)
         self.worker_init_fn, self.generator = worker_init_fn, generator
         self.pin_memory, self.persistent_workers = pin_memory, persistent_workers
 
@@ -178,6 +200,9 @@ class DataLoader:
         """The batch with these indices, or without batches the sample with this index."""
         if self.batch_sampler is None:
             return self.collate_fn(self._sample(index))
+        if not hasattr(index, "__iter__"):
+            raise SettingError(f"got {index!r} from the batch_sampler, expected lists of indices, such as "
+                               f"[[0, 1], [2, 3]]", where="DataLoader")
         if self.collate_fn is default_collate:
             batch = whole_batch(self.dataset, index)
             if batch is not None:

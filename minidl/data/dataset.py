@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minidl.data.worker import current_generator
+from minidl.data.worker import check_generator, current_generator
 from minidl.errors import ModuleError, SettingError, ShapeError
 from minidl.rng import Generator
 from minidl.tensors import Tensor
@@ -151,7 +151,12 @@ def random_split(dataset: Dataset[T_co], lengths: Sequence[float],
     What the fractions leave over is dealt out one by one, beginning with the first part.
     """
     total = len(dataset)  # type: ignore[arg-type]
-    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1 and all(0 <= part <= 1 for part in lengths):
+    wrong = SettingError(f"got the lengths {lengths!r}, expected numbers that sum to the {total} samples, or fractions "
+                         f"that sum to 1", where="random_split")
+    if not hasattr(lengths, "__iter__") or not all(isinstance(part, int | float | np.number) and 0 <= part < math.inf
+                                                   for part in lengths):
+        raise wrong
+    if math.isclose(sum(lengths), 1) and max(lengths) <= 1:
         sizes = [math.floor(total * part) for part in lengths]
         for i in range(total - sum(sizes)):
             sizes[i % len(sizes)] += 1
@@ -159,10 +164,8 @@ def random_split(dataset: Dataset[T_co], lengths: Sequence[float],
             warnings.warn(f"random_split: part {sizes.index(0)} of {total} samples is empty", stacklevel=2)
     else:
         sizes = [int(part) for part in lengths]
-    if sum(sizes) != total or min(sizes) < 0 or any(size != part for size, part in zip(sizes, lengths, strict=True)
-                                                    if part > 1):
-        raise SettingError(f"got the lengths {list(lengths)}, expected numbers that sum to the {total} samples, or "
-                           f"fractions that sum to 1", where="random_split")
-    order = (generator or current_generator()).numpy.permutation(total).tolist()
+        if sum(sizes) != total or sizes != list(lengths):
+            raise wrong
+    order = (check_generator(generator, "random_split") or current_generator()).numpy.permutation(total).tolist()
     ends = itertools.accumulate(sizes)
     return [Subset(dataset, order[end - size:end]) for size, end in zip(sizes, ends, strict=True)]

@@ -10,17 +10,17 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minidl.data.worker import current_generator
+from minidl.data.worker import check_generator, current_generator
 from minidl.errors import ModuleError, SettingError
 from minidl.rng import Generator
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-def check_count(value: Any, name: str, where: str) -> int:
-    """`value` if it is a whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-        raise SettingError(f"got {name}={value!r}, expected a whole number above 0", where=where)
+def check_count(value: Any, name: str, where: str, least: int = 1) -> int:
+    """`value` if it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise SettingError(f"got {name}={value!r}, expected a whole number, {least} or more", where=where)
     return int(value)
 
 
@@ -54,7 +54,7 @@ class RandomSampler(Sampler[int]):
                  generator: Generator | None = None) -> None:
         self.data_source = data_source
         self.replacement = replacement
-        self.generator = generator
+        self.generator = check_generator(generator, "RandomSampler")
         self._num_samples = num_samples if num_samples is None else check_count(num_samples, "num_samples",
                                                                                 "RandomSampler")
         if len(data_source) == 0:
@@ -84,7 +84,7 @@ class SubsetRandomSampler(Sampler[int]):
 
     def __init__(self, indices: Sequence[int], generator: Generator | None = None) -> None:
         self.indices = indices
-        self.generator = generator
+        self.generator = check_generator(generator, "SubsetRandomSampler")
 
     def __iter__(self) -> Iterator[int]:
         order = (self.generator or current_generator()).numpy.permutation(len(self.indices))
@@ -105,7 +105,7 @@ class WeightedRandomSampler(Sampler[int]):
         self.weights = np.array(weights, np.float64)
         self.num_samples = check_count(num_samples, "num_samples", "WeightedRandomSampler")
         self.replacement = replacement
-        self.generator = generator
+        self.generator = check_generator(generator, "WeightedRandomSampler")
         if self.weights.ndim != 1 or not np.isfinite(self.weights).all() or (self.weights < 0).any() \
                 or not self.weights.any():
             raise SettingError(f"got weights of the shape {self.weights.shape}, expected one number a sample, each 0 "

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from minidl.errors import SettingError
 from minidl.rng import Generator, default_generator
 
 
@@ -36,6 +37,14 @@ def current_generator() -> Generator:
     at the same time, or on which of them is faster.
     """
     return _state.generator
+
+
+def check_generator(generator: Any, where: str) -> Generator | None:
+    """`generator` if it is one, or None."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise SettingError(f"got generator={generator!r}, expected a minidl.Generator; write "
+                           f"minidl.Generator().manual_seed(5), with a seed of yours", where=where)
+    return generator
 
 
 @contextmanager

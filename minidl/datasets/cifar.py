@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl.datasets.files import data_root, not_found
+from minidl.datasets.files import data_root, not_found, read_bytes
 from minidl.datasets.images import ImagesInMemory, Transform
 from minidl.errors import MinidlError
 
@@ -62,27 +63,34 @@ class CIFAR10(ImagesInMemory):
         return []
 
     def _fetch(self, root: Path) -> None:
-        from minidl.datasets.download import download
+        from minidl.datasets.download import download, writing
 
         archive, home = root / "cifar-10-binary.tar.gz", root / "cifar-10-batches-bin"
         download(self.mirrors, archive, self.sha256, "CIFAR10", unpacked=False)
-        home.mkdir(exist_ok=True)
-        with tarfile.open(archive) as tar:
-            for member in self.members:                     # by name: nothing else in an archive is written anywhere
-                content = tar.extractfile(f"cifar-10-batches-bin/{member}")
-                assert content is not None, f"{member} is no file"
-                part = home / f"{member}.part"
-                part.write_bytes(content.read())
-                os.replace(part, home / member)
+        part = root / "cifar-10-batches-bin.part"           # not `home`: there, a part of the batches counts as a set
+        try:
+            with writing(home, "CIFAR10"), tarfile.open(archive) as tar:
+                part.mkdir(exist_ok=True)
+                for member in self.members:                 # by name: nothing else in an archive is written anywhere
+                    content = tar.extractfile(f"cifar-10-batches-bin/{member}")
+                    assert content is not None, f"{member} is no file"
+                    (part / member).write_bytes(content.read())
+                if home.is_dir():
+                    for member in self.members:
+                        os.replace(part / member, home / member)
+                else:
+                    os.replace(part, home)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _read(path: Path) -> np.ndarray:
     """Records (N, 3073) of a file."""
-    size = path.stat().st_size
-    if size == 0 or size % _RECORD:
-        raise MinidlError(f"got {path} with {size:,} bytes, expected a multiple of {_RECORD:,}, the size of an image "
-                          f"and its label; delete it and load it again", where="CIFAR10")
-    records = np.fromfile(path, np.uint8).reshape(-1, _RECORD)
+    content = read_bytes(path, "CIFAR10")
+    if len(content) == 0 or len(content) % _RECORD:
+        raise MinidlError(f"got {path} with {len(content):,} bytes, expected a multiple of {_RECORD:,}, the size of an "
+                          f"image and its label; delete it and load it again", where="CIFAR10")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     wrong = np.flatnonzero(records[:, 0] > 9)
     if wrong.size:
         raise MinidlError(f"got {path}, whose record {wrong[0]} has the label {records[wrong[0], 0]}, expected 0 to 9; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import urllib.error
 import urllib.request
@@ -24,32 +25,44 @@ def download(urls: Sequence[str], target: Path, sha256: str, where: str, unpacke
     sha256: of what is in the file if `unpacked` (gzip files of the same content differ from mirror to mirror), else of
     the file itself. While it grows it is called target.part, and one with other bytes is set aside as target.bad.
     """
-    if target.is_file() and _digest(target, unpacked) == sha256:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
     part, bad = (target.with_name(target.name + ending) for ending in (".part", ".bad"))
+    with writing(target, where):
+        if target.is_file() and _digest(target, unpacked) == sha256:
+            return
     problems = []
     for url in urls:
         for _ in range(ATTEMPTS):
-            before = _size(part)
+            with writing(part, where):
+                before = _size(part)
             try:
-                _receive(url, part)
-            except (OSError, HTTPException) as error:
+                _receive(url, part, where)
+            except (OSError, HTTPException, ValueError) as error:
                 problem = f"{error}" or type(error).__name__
                 if _size(part) <= before:                   # not a byte more: asking again is idle
                     break
                 continue
-            found = _digest(part, unpacked)
+            with writing(target, where):
+                found = _digest(part, unpacked)
+                os.replace(part, target if found == sha256 else bad)
             if found == sha256:
-                os.replace(part, target)
                 return
             problem = f"SHA-256 {found}, set aside as {bad.name}"
-            os.replace(part, bad)
             if not before:                                  # else the old bytes may be wrong: from the start
                 break
         problems.append(f"{url}: {problem}")
     raise MinidlError(f"got no {target.name} from {'; '.join(problems)}; expected SHA-256 {sha256}; try again later, "
                       f"or put the file into {target.parent} by hand", where=where)
+
+
+@contextmanager
+def writing(path: Path, where: str) -> Iterator[None]:
+    """A full disk or a folder that is not to be written into, as one sentence: no other mirror would help."""
+    try:
+        yield
+    except OSError as error:
+        raise MinidlError(f"got {error.strerror or error} when writing {path}, expected room for it in a folder that "
+                          f"can be written into; make some or give another root (what has come so far is kept, and "
+                          f"the next call goes on from there)", where=where) from None
 
 
 def _size(path: Path) -> int:
@@ -66,8 +79,11 @@ def _digest(path: Path, unpacked: bool) -> str:
         return "none, as it is no whole gzip file"
 
 
-def _receive(url: str, part: Path) -> None:
-    """Append to `part` what it has not got yet. Raises OSError or HTTPException; what came until then is kept."""
+def _receive(url: str, part: Path, where: str) -> None:
+    """Append to `part` what it has not got yet; what came until something goes wrong is kept.
+
+    Raises OSError, HTTPException or ValueError if that is the mirror's fault, and MinidlError if it is the disk's.
+    """
     have = _size(part)
     headers = {"User-Agent": "minidl", **({"Range": f"bytes={have}-"} if have else {})}
     try:
@@ -80,15 +96,28 @@ def _receive(url: str, part: Path) -> None:
     with response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0                                        # the mirror begins from the start
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
-        with open(part, "ab" if have else "wb") as file, _progress(part.stem, have, total) as advance:
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None                  # None: the mirror does not say
+        with _growing(part, have, where) as file, _progress(part.stem, have, total) as advance:
             while chunk := response.read1(1 << 16):
-                file.write(chunk)
+                with writing(part, where):
+                    _append(file, chunk)
                 have += len(chunk)
                 advance(len(chunk))
     if total is not None and have < total:
         raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+def _growing(part: Path, have: int, where: str) -> io.FileIO:
+    """The file, to append to what it has got or else to begin; unbuffered, so no write is put off and fails later."""
+    with writing(part, where):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return open(part, "ab" if have else "wb", buffering=0)
+
+
+def _append(file: io.FileIO, chunk: bytes) -> None:
+    while chunk:                                            # a disk that is nearly full takes only some of it
+        chunk = chunk[file.write(chunk):]
 
 
 @contextmanager

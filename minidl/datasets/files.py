@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -12,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from minidl.errors import MinidlError
+from minidl.errors import MinidlError, SettingError
 
+_MOST_AXES = 64                                         # what NumPy can hold
 _verified: set[tuple[str, int, int, str]] = set()       # path, size, time of the last change, SHA-256
 
 
 def data_root(root: Any = None) -> Path:
     """The folder of all datasets: `root`, else the environment's MINIDL_DATA, else data/."""
+    if root is not None and not isinstance(root, str | os.PathLike):
+        raise SettingError(f"got root={root!r}, expected the path of a folder", where="datasets")
     return Path(root if root is not None else os.environ.get("MINIDL_DATA") or "data").expanduser()
 
 
@@ -29,7 +33,7 @@ def find_together(root: Path, folders: Iterable[str], names: Sequence[str]) -> l
         for name in names:
             # some collections write train-images.idx3-ubyte
             spellings = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
-            found += [folder / spelling for spelling in spellings if (folder / spelling).is_file()][:1]
+            found += [folder / spelling for spelling in spellings if os.path.isfile(folder / spelling)][:1]
         if len(found) == len(names):
             return found
     return None
@@ -41,9 +45,18 @@ def not_found(where: str, root: Path, folders: Iterable[str], names: Sequence[st
     return MinidlError(f"got none of these folders with {' and '.join(names)}: {places}; {fix}", where=where)
 
 
+def read_bytes(path: Path, where: str) -> bytes:
+    """The bytes of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MinidlError(f"got {path}, which cannot be read ({error.strerror or error}), expected a file that can",
+                          where=where) from None
+
+
 def read_payload(path: Path, where: str) -> bytes:
     """The bytes of a file, decompressed if it is gzipped (its first bytes tell, not its name)."""
-    content = path.read_bytes()
+    content = read_bytes(path, where)
     if content[:2] != b"\x1f\x8b":
         return content
     try:
@@ -75,15 +88,16 @@ def parse_idx(payload: bytes, path: Path, where: str) -> np.ndarray:
     types = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
     axes = payload[3] if len(payload) > 3 else 0
     start = 4 + 4 * axes
-    if payload[:2] != b"\0\0" or len(payload) < start or payload[2] not in types or not axes:
+    if payload[:2] != b"\0\0" or len(payload) < start or payload[2] not in types or not 0 < axes <= _MOST_AXES:
         raise MinidlError(f"got {path}, which begins with {payload[:4].hex(' ') or 'nothing'}, expected an IDX file: "
                           f"00 00, a number type, a number of axes; is it another kind of file?", where=where)
     shape = tuple(int.from_bytes(payload[i:i + 4], "big") for i in range(4, start, 4))
     dtype = np.dtype(types[payload[2]])
-    size = dtype.itemsize
-    for n in shape:                                     # in Python's integers, which do not overflow
-        size *= n
+    size = math.prod(shape) * dtype.itemsize            # in Python's integers, which do not overflow
     if len(payload) != start + size:
         raise MinidlError(f"got {path} with {len(payload):,} bytes, expected {start + size:,}: its header promises "
                           f"{'×'.join(map(str, shape))} numbers; delete it and load it again", where=where)
+    if not size:                                        # the other sizes may be any, and NumPy would believe them
+        raise MinidlError(f"got {path}, which holds {'×'.join(map(str, shape))} numbers, so none, expected some; "
+                          f"delete it and load it again", where=where)
     return np.frombuffer(payload, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))

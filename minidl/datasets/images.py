@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl.data.collate import default_collate
 from minidl.data.dataset import Dataset, as_indices
+from minidl.errors import SettingError
 from minidl.tensors import Tensor
 from minidl.transforms.basic import for_batches
 
@@ -20,6 +21,9 @@ class ImageDataset(Dataset[tuple[Any, Any]]):
     """Samples (image, label), each changed by a transform if there is one. `print` shows where they come from."""
 
     def __init__(self, root: Path | None, transform: Transform | None, target_transform: Transform | None) -> None:
+        for name, value in (("transform", transform), ("target_transform", target_transform)):
+            if value is not None and not callable(value):
+                raise SettingError(f"got {name}={value!r}, expected a function, or None", where=type(self).__name__)
         self.root, self.transform, self.target_transform = root, transform, target_transform
 
     def changed(self, image: Any, label: Any) -> tuple[Any, Any]:
@@ -60,7 +64,10 @@ class ImagesInMemory(ImageDataset):
     def __init__(self, root: Path | None, train: bool, transform: Transform | None,
                  target_transform: Transform | None) -> None:
         super().__init__(root, transform, target_transform)
-        self.train = train
+        if train not in (True, False):
+            raise SettingError(f"got train={train!r}, expected True or False; is it meant for another place?",
+                               where=type(self).__name__)
+        self.train = bool(train)
 
     @property
     def class_to_idx(self) -> dict[str, int]:

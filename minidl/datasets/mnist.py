@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -104,7 +105,8 @@ class MNISTCSV(ImagesInMemory):
     """MNIST as text: mnist_train_small.csv (the first 20,000 training images) and mnist_test.csv, as Colab has them.
 
     A line is an image: its label, then 784 numbers between 0 and 255; no header. Otherwise as `MNIST`. The files may be
-    in root/sample_data, root/mnist, root/MNIST or root itself. There is no original to compare them with.
+    in root/sample_data, root/mnist, root/MNIST or root itself, and of any number of lines: there is no original to
+    compare them with, so lines that are missing at the end go unnoticed.
     """
 
     classes: ClassVar[list[str]] = _DIGITS
@@ -119,15 +121,32 @@ class MNISTCSV(ImagesInMemory):
         if paths is None:
             raise not_found("MNISTCSV", folder, self.folders, names, "set root or MINIDL_DATA")
         path = paths[0]
-        try:
-            lines = read_payload(path, "MNISTCSV").decode("ascii").splitlines()
-            rows = np.loadtxt(lines, np.uint8, delimiter=",", ndmin=2, comments=None) if lines else np.empty((0, 0))
-        except ValueError as error:                 # not ASCII, not a number, above 255, or a line of another length
-            raise MinidlError(f"got {path} ({error}), expected lines of 785 whole numbers between 0 and 255 without a "
-                              f"header: label, pixels", where="MNISTCSV") from None
-        if rows.shape[1:] != (785,) or rows[:, 0].max() > 9:
-            labels = f" and labels up to {rows[:, 0].max()}" if rows.size else ""
-            raise MinidlError(f"got {path} with {rows.shape[0]} lines of {rows.shape[1]} numbers{labels}, expected "
-                              f"lines of 785: a label from 0 to 9, then 28×28 pixels", where="MNISTCSV")
+        lines = read_payload(path, "MNISTCSV").decode("ascii", "replace").splitlines()
+        rows = _table(lines)
+        if rows is None or rows.shape[1] != 785 or rows[:, 0].max() > 9:
+            raise MinidlError(f"got {path}, {_first_wrong(lines)}, expected lines of 785 whole numbers, no header: a "
+                              f"label from 0 to 9, then 28×28 pixels from 0 to 255", where="MNISTCSV")
         self.data = creation.from_numpy(rows[:, 1:].reshape(-1, 28, 28))            # (N, 784) -> (N, 28, 28)
         self.targets = creation.from_numpy(rows[:, 0].astype(np.int64))
+
+
+def _table(lines: list[str]) -> np.ndarray | None:
+    """Lines of numbers between 0 and 255 as an array (lines, numbers), or None if they are anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")              # older NumPy reads 2.7 as 2 and 300 as 44, with a warning
+        try:
+            return np.loadtxt(lines, np.uint8, delimiter=",", ndmin=2, comments=None)
+        except (ValueError, UserWarning):           # the warning: there is nothing in it
+            return None
+
+
+def _first_wrong(lines: list[str]) -> str:
+    """What is wrong with a table, for an error."""
+    for number, line in enumerate(lines, 1):
+        values = line.split(",")
+        if line.strip() and len(values) != 785:
+            return f"whose line {number} has {len(values)} numbers"
+        for column, value in enumerate(values if line.strip() else [], 1):
+            if not value.strip().isdecimal() or int(value) > (9 if column == 1 else 255):
+                return f"whose line {number} has {value[:20]!r} in column {column}"
+    return "which has no lines"

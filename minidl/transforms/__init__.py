@@ -26,7 +26,7 @@ from minidl.transforms.basic import (
     ToPILImage,
     ToTensor,
 )
-from minidl.transforms.geometry import InterpolationMode
+from minidl.transforms.checks import InterpolationMode
 
 __all__ = [
     "CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "Grayscale", "InterpolationMode", "Lambda",

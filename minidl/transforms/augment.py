@@ -9,8 +9,9 @@ from typing import Any
 from minidl.data.worker import current_generator
 from minidl.errors import SettingError, ShapeError
 from minidl.transforms import color, geometry
-from minidl.transforms.basic import Transform, check_probability, draw
-from minidl.transforms.geometry import InterpolationMode, pair
+from minidl.transforms.basic import Transform, draw
+from minidl.transforms.checks import InterpolationMode, fills, interpolation_mode, limits, numbers, probability
+from minidl.transforms.geometry import pair
 from minidl.transforms.images import Image, get_dimensions
 
 Range = tuple[float, float]
@@ -33,8 +34,9 @@ class Resize(Transform):
     def __init__(self, size: int | Sequence[int], interpolation: Any = InterpolationMode.BILINEAR,
                  max_size: int | None = None, antialias: bool | None = True) -> None:
         super().__init__()
-        pair(size)
-        self.size, self.interpolation, self.max_size, self.antialias = size, interpolation, max_size, antialias
+        geometry.check_size(size, max_size, "Resize")
+        self.size, self.max_size, self.antialias = size, max_size, antialias
+        self.interpolation = interpolation_mode(interpolation, "Resize")
 
     def forward(self, img: Image) -> Image:
         """An image of the new size."""
@@ -48,7 +50,7 @@ class CenterCrop(Transform):
 
     def __init__(self, size: int | Sequence[int]) -> None:
         super().__init__()
-        self.size = pair(size)
+        self.size = pair(size, "CenterCrop")
 
     def forward(self, img: Image) -> Image:
         """An image of that size."""
@@ -62,7 +64,8 @@ class Pad(Transform):
 
     def __init__(self, padding: int | Sequence[int], fill: Any = 0, padding_mode: str = "constant") -> None:
         super().__init__()
-        geometry.check_padding(padding, padding_mode)
+        geometry.check_padding(padding, padding_mode, "Pad")
+        fills(fill, "Pad")
         self.padding, self.fill, self.padding_mode = padding, fill, padding_mode
 
     def forward(self, img: Image) -> Image:
@@ -78,8 +81,9 @@ class RandomCrop(Transform):
     def __init__(self, size: int | Sequence[int], padding: int | Sequence[int] | None = None,
                  pad_if_needed: bool = False, fill: Any = 0, padding_mode: str = "constant") -> None:
         super().__init__()
-        geometry.check_padding(padding or 0, padding_mode)
-        self.size, self.padding, self.pad_if_needed = pair(size), padding, pad_if_needed
+        geometry.check_padding(0 if padding is None else padding, padding_mode, "RandomCrop")
+        fills(fill, "RandomCrop")
+        self.size, self.padding, self.pad_if_needed = pair(size, "RandomCrop"), padding, pad_if_needed
         self.fill, self.padding_mode = fill, padding_mode
 
     def forward(self, img: Image) -> Image:
@@ -108,11 +112,12 @@ class RandomResizedCrop(Transform):
     def __init__(self, size: int | Sequence[int], scale: Range = (0.08, 1.0), ratio: Range = (3 / 4, 4 / 3),
                  interpolation: Any = InterpolationMode.BILINEAR, antialias: bool | None = True) -> None:
         super().__init__()
-        if not 0 < scale[0] <= scale[1] or not 0 < ratio[0] <= ratio[1]:
-            raise SettingError(f"got scale={scale} and ratio={ratio}, expected (smallest, largest) above 0",
-                               where="RandomResizedCrop")
-        self.size, self.scale, self.ratio = pair(size), scale, ratio
-        self.interpolation, self.antialias = interpolation, antialias
+        where, expected = "RandomResizedCrop", "(smallest, largest) above 0"
+        least = math.ulp(0.0)                               # the smallest number above 0
+        self.size, self.antialias = pair(size, where), antialias
+        self.scale = limits(scale, "scale", where, expected, least)
+        self.ratio = limits(ratio, "ratio", where, expected, least)
+        self.interpolation = interpolation_mode(interpolation, where)
 
     def forward(self, img: Image) -> Image:
         """An image of that size."""
@@ -134,7 +139,7 @@ class RandomResizedCrop(Transform):
     def __repr__(self) -> str:
         rounded = [tuple(round(value, 4) for value in values) for values in (self.scale, self.ratio)]
         return (f"{type(self).__name__}(size={self.size}, scale={rounded[0]}, ratio={rounded[1]}, "
-                f"interpolation={InterpolationMode(self.interpolation).value}, antialias={self.antialias})")
+                f"interpolation={self.interpolation.value}, antialias={self.antialias})")
 
 
 class RandomHorizontalFlip(Transform):
@@ -144,7 +149,7 @@ class RandomHorizontalFlip(Transform):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = check_probability(p, type(self).__name__)
+        self.p = probability(p, type(self).__name__)
 
     def forward(self, img: Image) -> Image:
         """The image or its mirror image."""
@@ -165,12 +170,14 @@ class RandomRotation(Transform):
     def __init__(self, degrees: float | Sequence[float], interpolation: Any = InterpolationMode.NEAREST,
                  expand: bool = False, center: Sequence[float] | None = None, fill: Any = 0) -> None:
         super().__init__()
-        limits = [-degrees, degrees] if isinstance(degrees, int | float) else list(degrees)
-        if len(limits) != 2 or limits[0] > limits[1]:
-            raise SettingError(f"got degrees={degrees}, expected a number that is not negative, or (smallest, largest)",
-                               where="RandomRotation")
-        self.degrees = [float(limit) for limit in limits]
-        self.interpolation, self.expand, self.center, self.fill = interpolation, expand, center, fill
+        expected = "a number that is not negative, or (smallest, largest)"
+        ends = numbers(degrees, "degrees", "RandomRotation", expected, (1, 2))
+        low, high = (-ends[0], ends[0]) if len(ends) == 1 else ends
+        if low > high:
+            raise SettingError(f"got degrees={degrees}, expected {expected}", where="RandomRotation")
+        fills(fill, "RandomRotation")
+        self.degrees, self.expand, self.fill = [float(low), float(high)], expand, 0 if fill is None else fill
+        self.interpolation, self.center = geometry.check_rotation(interpolation, center, "RandomRotation")
         self.shown = ("degrees", "interpolation", "expand", *(["center"] if center is not None else []), "fill")
 
     def forward(self, img: Image) -> Image:
@@ -185,6 +192,7 @@ class Grayscale(Transform):
 
     def __init__(self, num_output_channels: int = 1) -> None:
         super().__init__()
+        color.check_output_channels(num_output_channels, "Grayscale")
         self.num_output_channels = num_output_channels
 
     def forward(self, img: Image) -> Image:
@@ -211,14 +219,15 @@ class ColorJitter(Transform):
 
     @staticmethod
     def _limits(name: str, value: Any, centre: float = 1.0, least: float = 0.0, most: float = math.inf) -> Range | None:
-        if isinstance(value, int | float):
-            low, high = (centre - value, centre + value) if value >= 0 else (math.nan, math.nan)
+        expected = f"a number that is not negative, or (smallest, largest), between {least} and {most}"
+        ends = numbers(value, name, "ColorJitter", expected, (1, 2))
+        if len(ends) == 1:
+            low, high = centre - ends[0], centre + ends[0]
             low = max(low, least) if name != "hue" else low
         else:
-            low, high = (float(limit) for limit in value)
+            low, high = ends
         if not least <= low <= high <= most:
-            raise SettingError(f"got {name}={value}, expected a number that is not negative, or (smallest, largest), "
-                               f"between {least} and {most}", where="ColorJitter")
+            raise SettingError(f"got {name}={value!r}, expected {expected}", where="ColorJitter")
         return None if low == high == centre else (low, high)
 
     def forward(self, img: Image) -> Image:

@@ -10,11 +10,15 @@ import numpy as np
 from minidl import creation
 from minidl.data.worker import current_generator
 from minidl.errors import SettingError
+from minidl.nn.containers import ModuleList
 from minidl.nn.module import Module
 from minidl.tensors import Tensor
+from minidl.transforms.checks import probability
 from minidl.transforms.images import (
     channels_first,
+    check_mean_and_std,
     convert_image_dtype,
+    image_dtype,
     normalize,
     pil_to_tensor,
     scaled,
@@ -26,13 +30,6 @@ from minidl.transforms.images import (
 def draw() -> float:
     """A random number between 0 and 1, from the generator of the batch in a DataLoader, else the global one."""
     return current_generator().numpy.random()
-
-
-def check_probability(p: float, where: str) -> float:
-    """`p` if it is one."""
-    if not 0 <= p <= 1:
-        raise SettingError(f"got p={p}, expected a probability between 0 and 1", where=where)
-    return p
 
 
 class Transform(Module):
@@ -67,7 +64,7 @@ class RandomApply:
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]], p: float = 0.5) -> None:
         self.transforms = check_transforms(transforms, "RandomApply")
-        self.p = check_probability(p, "RandomApply")
+        self.p = probability(p, "RandomApply")
 
     def __call__(self, img: Any) -> Any:
         """The image, transformed or as it is."""
@@ -83,7 +80,8 @@ class RandomApply:
 
 def check_transforms(transforms: Any, where: str) -> Any:
     """The list of transforms, if it is one."""
-    if not isinstance(transforms, Sequence) or not all(callable(transform) for transform in transforms):
+    if not isinstance(transforms, Sequence | ModuleList) or isinstance(transforms, str) \
+            or not all(callable(step) for step in transforms):
         raise SettingError(f"got {transforms!r}, expected a list of transforms: {where}([ToTensor(), …])", where=where)
     return transforms
 
@@ -136,7 +134,7 @@ class ConvertImageDtype(Transform):
 
     def __init__(self, dtype: Any) -> None:
         super().__init__()
-        self.dtype = np.dtype(dtype)
+        self.dtype = image_dtype(dtype)
 
     def forward(self, image: Tensor) -> Tensor:
         """(…) -> (…) of the new type."""
@@ -154,12 +152,7 @@ class Normalize(Transform):
     def __init__(self, mean: Any, std: Any, inplace: bool = False) -> None:
         super().__init__()
         mean, std = (values.tolist() if hasattr(values, "tolist") else values for values in (mean, std))
-        sizes = [np.size(values) for values in (mean, std)]
-        if 0 in sizes or (sizes[0] != sizes[1] and 1 not in sizes):
-            raise SettingError(f"got {sizes[0]} means and {sizes[1]} standard deviations, expected one of each a "
-                               f"channel", where="Normalize")
-        if not np.all(std):
-            raise SettingError(f"got std={std}, expected no 0: it is divided by", where="Normalize")
+        check_mean_and_std(mean, std)
         self.mean, self.std, self.inplace = mean, std, inplace
 
     def forward(self, tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Each takes a PIL image, a tensor (…, C, H, W), or an array (H, W) or (H, W, C)
 convert say what they take.
 """
 
+from minidl.transforms.checks import InterpolationMode
 from minidl.transforms.color import (
     adjust_brightness,
     adjust_contrast,
@@ -12,7 +13,7 @@ from minidl.transforms.color import (
     rgb_to_grayscale,
     to_grayscale,
 )
-from minidl.transforms.geometry import InterpolationMode, center_crop, crop, hflip, pad, resize, rotate, vflip
+from minidl.transforms.geometry import center_crop, crop, hflip, pad, resize, rotate, vflip
 from minidl.transforms.images import (
     convert_image_dtype,
     get_dimensions,
