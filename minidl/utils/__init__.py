@@ -10,7 +10,7 @@ __all__ = ["data", "make_grid", "save_image"]
 
 _HINTS = {
     "checkpoint": "all values are kept for backward; split the batch if memory runs out",
-    "tensorboard": "write the numbers to a file, or use TensorBoard's own writer",
+    "tensorboard": "use from minidl.utils.tensorboard import SummaryWriter",
 }
 
 
