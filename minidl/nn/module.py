@@ -493,7 +493,8 @@ def _prefix_hint(own: list[str], given: list[str]) -> str:
     if given[0].endswith("." + own[0]):
         prefix = given[0][:-len(own[0])]
         if [name.removeprefix(prefix) for name in given] == own:
-            return f"; its names begin with {prefix!r}: {{name.removeprefix({prefix!r}): t for name, t in state.items()}}"
+            shorter = f"{{name.removeprefix({prefix!r}): t for name, t in state.items()}}"
+            return f"; its names begin with {prefix!r}: {shorter}"
     if own[0].endswith("." + given[0]):
         prefix = own[0][:-len(given[0])]
         if [prefix + name for name in given] == own:
