@@ -229,6 +229,9 @@ ROWS = [
     Row("a state that does not fit", lambda: LENET.load_state_dict({"fc.0.weight": minidl.ones(3, 3)}), ShapeError,
         "Lenet.load_state_dict: the state does not fit, nothing was loaded (wrong shapes: fc.0.weight is (3, 3), expected "
         "(10, 256); missing: features.0.weight"),
+    Row("one-hot labels of integers", lambda: F.cross_entropy(minidl.randn(4, 3), F.one_hot(minidl.tensor([0, 1, 2, 0]), 3)), LabelError,
+        "cross_entropy: got labels of shape (4, 3) for scores of shape (4, 3), expected class indices (4,) or "
+        "probabilities (4, 3), which are floats, and got int64; use labels.argmax(dim=1)"),
     Row("a misspelled key", lambda: LENET.load_state_dict({name.replace("weight", "wieght"): t for name, t in LENET.state_dict().items()}),
         ShapeError, "(missing: features.0.weight (it has features.0.wieght), "),
     Row("a state of the model inside", lambda: LENET.load_state_dict({f"net.{name}": t for name, t in LENET.state_dict().items()}),

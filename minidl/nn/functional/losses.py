@@ -140,6 +140,8 @@ def _labels(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> tu
     expected = (scores.shape[0], *scores.shape[2:])
     if target.shape != expected:
         fix = "; use labels.squeeze(1)" if target.shape == (*expected[:1], 1, *expected[1:]) else ""
+        if target.shape == scores.shape:                    # one-hot, and integers: probabilities are floats
+            fix = f", which are floats, and got {target.dtype}; use labels.argmax(dim=1)"
         raise LabelError(f"got labels of shape {target.shape} for scores of shape {scores.shape}, expected class "
                          f"indices {expected} or probabilities {scores.shape}{fix}", where=where)
     if target.dtype.kind not in "iu":
