@@ -18,9 +18,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # lowest first; a file may import from its own layer and from those before it
 LAYERS = ["_version", "errors", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
-          "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "distributions", "io", "data", "transforms",
+          "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
           "datasets", "utils", "debug", "accelerator", "cuda",
-          "backends", "minidl"]
+          "backends", "train", "minidl"]
 BESIDE = {"fake": "backend"}                # a backend in a file of its own, loaded by name at first use
 
 

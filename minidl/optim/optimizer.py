@@ -31,7 +31,7 @@ class Optimizer:
 
     from_0: ClassVar[tuple[str, ...]] = ()              # settings that are 0 or more
     from_0_to_1: ClassVar[tuple[str, ...]] = ()
-    _has_stepped = False                                # what a scheduler asks, to warn about a wrong order
+    _steps_taken = 0                                    # what a scheduler asks, to warn about a wrong order
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any],
                  others: Mapping[str, Any] | None = None) -> None:
@@ -119,7 +119,7 @@ class Optimizer:
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient. `closure` computes the loss first, if given."""
-        self._has_stepped = True
+        self._steps_taken += 1
         loss = None
         if closure is not None:
             with enable_grad():

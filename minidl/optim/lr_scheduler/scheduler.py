@@ -42,7 +42,7 @@ class LRScheduler:
     def step(self) -> None:
         """Go on to the next epoch and set its rates."""
         is_watched = type(self.optimizer).step is Optimizer.step
-        if self._step_count == 1 and is_watched and not self.optimizer._has_stepped:
+        if self._step_count == 1 and is_watched and not self.optimizer._steps_taken:
             warnings.warn(f"{type(self).__name__}: got step() before the optimizer's, so the first rate of the "
                           f"schedule is never used; call optimizer.step() first", UserWarning, stacklevel=2)
         self._step_count += 1
