@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
-from labs import digits
+import minidl
+import minidl.nn.functional as F
+from minidl import nn
+from minidl.datasets import Digits
+from tests.figures import run_here
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,6 +35,12 @@ def runs(tmp_path_factory):
             for folder, output in zip(folders, outputs, strict=True)]
 
 
+def pixels_and_labels(train):
+    """What the lab must see: bytes of the dataset as numbers from 0 to 1."""
+    data = Digits(train=train)
+    return data.data.numpy()[:, None].astype("float32") / 255, data.targets.numpy()
+
+
 def test_it_reads_97_percent_of_unseen_digits(runs):
     accuracies = [metrics["test_accuracy"] for _, _, metrics in runs]
     assert np.mean(accuracies) >= 0.97, accuracies
@@ -39,33 +50,48 @@ def test_it_reads_97_percent_of_unseen_digits(runs):
 
 
 def test_test_images_are_set_aside_and_never_trained_on(monkeypatch, tmp_path):
-    train_x, test_x, train_y, test_y = digits.load(seed=0)
+    train_x, train_y = pixels_and_labels(train=True)
+    test_x, test_y = pixels_and_labels(train=False)
     assert (train_x.shape, test_x.shape) == ((1347, 1, 8, 8), (450, 1, 8, 8))
     assert (train_x.min(), train_x.max(), test_x.max()) == (0, 1, 1)
     assert np.bincount(test_y).min() >= 43
-    trained_on = []
-    cross_entropy = digits.F.cross_entropy
+    labels_seen, images_seen, threads = [], [], []
+    cross_entropy, forward = F.cross_entropy, nn.Sequential.forward
 
-    def watched(scores, labels):
-        trained_on.append(labels.numpy().copy())
+    def watched_loss(scores, labels):
+        labels_seen.append(labels.numpy().copy())
         return cross_entropy(scores, labels)
 
-    monkeypatch.setattr(digits.F, "cross_entropy", watched)
-    monkeypatch.setattr(sys, "argv", ["digits", "--epochs", "2", "--out", str(tmp_path)])
-    digits.main()
-    seen = np.concatenate(trained_on)
-    assert len(seen) == 2 * 1347
-    for epoch in np.split(seen, 2):
+    def watched_forward(model, images):
+        if minidl.is_grad_enabled():
+            images_seen.append(images.numpy().copy())
+            threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return forward(model, images)
+
+    monkeypatch.setattr(F, "cross_entropy", watched_loss)
+    monkeypatch.setattr(nn.Sequential, "forward", watched_forward)
+    run_here(monkeypatch, "digits", "--epochs", 2, "--out", tmp_path)
+    seen, pixels = np.concatenate(labels_seen), np.concatenate(images_seen)
+    assert len(seen) == len(pixels) == 2 * 1347
+    for epoch, images in zip(np.split(seen, 2), np.split(pixels, 2), strict=True):
         np.testing.assert_array_equal(np.bincount(epoch), np.bincount(train_y))
+        assert sorted(map(bytes, images)) == sorted(map(bytes, train_x)), "other images, or one of them twice"
         assert not np.array_equal(epoch, train_y), "the images were not shuffled"
     assert not np.array_equal(*np.split(seen, 2)), "both epochs had the same order"
+    label_of = {image.tobytes(): label for image, label in zip(train_x, train_y, strict=True)}
+    assert [label_of[image.tobytes()] for image in pixels] == seen.tolist(), "labels of other images"
+    assert set(threads) == {1}, "the matrix library has more threads than these matrices are worth"
 
 
-def test_accuracy_is_measured_and_the_baseline_is_fair(tmp_path):
-    run_lab("--epochs", 1, "--out", tmp_path)
+def test_accuracy_is_measured_and_the_baseline_is_fair(monkeypatch, tmp_path):
+    names, _ = run_here(monkeypatch, "digits", "--epochs", 1, "--out", tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["test_accuracy"] < 0.95                      # one epoch is not enough, and it says so
-    train_x, test_x, train_y, test_y = digits.load(seed=0)
+    train_x, train_y = pixels_and_labels(train=True)
+    test_x, test_y = pixels_and_labels(train=False)
+    with minidl.no_grad():
+        scores = names["model"](minidl.tensor(test_x)).numpy()
+    assert metrics["test_accuracy"] == (scores.argmax(1) == test_y).mean()
     linear = LogisticRegression(max_iter=2000).fit(train_x.reshape(1347, 64), train_y)
     assert metrics["linear_test_accuracy"] == linear.score(test_x.reshape(450, 64), test_y)
     assert 1 < metrics["train_loss"][0] < 2.5                   # a mean per image
@@ -78,8 +104,10 @@ def test_what_it_prints_is_what_it_saves(runs):
     assert f"{metrics['param_count']:,} parameters" in output
     assert metrics["param_count"] == (1 * 9 + 1) * 16 + (16 * 9 + 1) * 32 + 129 * 10
     assert metrics["test_count"] == 450
+    assert metrics["epochs"] == 40
     assert len(metrics["train_loss"]) == metrics["epochs"]
     assert metrics["train_loss"][-1] < 0.1 * metrics["train_loss"][0]
+    assert "1,347 training and 450 test images" in output
 
 
 def test_the_same_seed_gives_the_same_run(runs, tmp_path):
@@ -94,20 +122,31 @@ def test_a_bad_number_of_epochs_is_one_line_and_exit_code_2(epochs, tmp_path):
     result = subprocess.run([sys.executable, "-m", "labs.digits", f"--epochs={epochs}", f"--out={tmp_path / 'new'}"],
                             cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
     assert f"got '{epochs}', expected a whole number above 0" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
 
 
 def test_mistakes_are_drawn_first_and_named(monkeypatch, tmp_path):
-    titles = []
-    monkeypatch.setattr(digits.plt, "close", lambda figure: titles.extend(
-        axes.get_title() for part in figure.subfigs for axes in part.axes))
-    labels, predicted = np.arange(30) % 10, np.arange(30) % 10
-    predicted[[4, 17]] = 0
-    digits.draw(tmp_path / "figure.png", [1.0, 0.5], np.ones((30, 8, 8)), labels, predicted)
-    assert titles[:4] == ["Training loss", "said 0, is 4", "said 0, is 7", "0"]
-    assert len(titles) == 25
+    test_x, test_y = pixels_and_labels(train=False)
+    answers = test_y.copy()
+    answers[[4, 17]] = (answers[[4, 17]] + 1) % 10
+    forward = nn.Sequential.forward
+    monkeypatch.setattr(nn.Sequential, "forward", lambda model, images: forward(model, images) if
+                        minidl.is_grad_enabled() else F.one_hot(minidl.tensor(answers), 10).float())
+    _, figures = run_here(monkeypatch, "digits", "--epochs", 2, "--train-size", 50, "--out", tmp_path)
+    left, right = figures["digits"].subfigs
+    titles = [axes.get_title() for part in (left, right) for axes in part.axes]
+    right_ones = [i for i in range(450) if i not in (4, 17)][:22]
+    assert titles == ["Training loss", *(f"said {answers[i]}, is {test_y[i]}" for i in (4, 17)),
+                      *(str(test_y[i]) for i in right_ones)]
+    for axes, i in zip(right.axes, [4, 17, *right_ones], strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), test_x[i, 0])
+    assert right.get_suptitle().endswith("2 of 450 wrong, shown first")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == 448 / 450
+    np.testing.assert_array_equal(left.axes[0].lines[0].get_ydata(), metrics["train_loss"])
 
 
 def test_the_figure_shows_something(runs):
