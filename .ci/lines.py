@@ -19,10 +19,12 @@ GUIDE = {  # part of the engine: (its modules, how many lines it may have, comme
     "optim": (["optim"], 1000),
     "distributions": (["distributions"], 250),
     "io": (["io"], 200),
-    "data": (["data"], 750),
-    "transforms": (["transforms"], 1000),
-    "datasets": (["datasets"], 650),
-    "utils": (["utils"], 150),
+    "data": (["data"], 800),
+    "transforms": (["transforms"], 1200),
+    "datasets": (["datasets"], 750),
+    "train": (["train"], 2100),
+    "models": (["models"], 300),
+    "utils": (["utils"], 700),
     "debug": (["debug"], 1500),
 }
 

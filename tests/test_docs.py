@@ -27,8 +27,9 @@ def is_excerpt(block: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_on_the_page_runs(page, tmp_path):
+def test_the_code_on_the_page_runs(page, tmp_path, monkeypatch):
     """Each block by itself, as a reader would paste it; names that the page introduced before are there."""
+    monkeypatch.chdir(tmp_path)                                         # for what it writes
     loss = minidl.nn.Conv2d(1, 1, 2)(minidl.randn(1, 1, 3, 3)).sum()
     for i, block in enumerate(block for block in python_blocks(page) if not is_excerpt(block)):
         names = {"loss": loss} if "loss =" not in block else {}
