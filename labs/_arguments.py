@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,17 @@ def positive(text: str) -> int:
 def seed(text: str) -> int:
     """A seed that minidl, NumPy and scikit-learn all take."""
     return _whole(text, 0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")
+
+
+def rate(text: str) -> float:
+    """A learning rate: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0")
+    return number
 
 
 def _whole(text: str, least: int, most: int | None, expected: str) -> int:

@@ -20,6 +20,7 @@ from matplotlib.colors import PowerNorm
 import minidl
 import minidl.nn.functional as F
 from labs import _classifier
+from labs._arguments import rate
 from labs._lab import Lab
 from minidl import nn
 from minidl.data import TensorDataset
@@ -28,7 +29,7 @@ from minidl.models import small_cnn
 lab = Lab("cnn", __doc__, datasets=("digits", "mnist", "fashion-mnist", "mnist-csv"),
           presets={"quick": {"train_size": 20_000, "epochs": 10}, "full": {"train_size": 60_000, "epochs": 8}},
           per_dataset={"digits": {"train_size": 1347, "epochs": 25, "batch_size": 32, "lr": 4e-3}}, batch_size=64,
-          extra_arguments=lambda parser: parser.add_argument("--lr", type=float, default=1e-3, metavar="RATE", help=(
+          extra_arguments=lambda parser: parser.add_argument("--lr", type=rate, default=1e-3, metavar="RATE", help=(
               "the learning rate (default 0.001; digits 0.004, chosen on validation images)")),
           seconds=lambda args: 5 + args.epochs * args.train_size * (0.0003 if args.dataset == "digits" else 0.0011))
 args = lab.args

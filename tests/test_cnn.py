@@ -162,6 +162,14 @@ def test_without_data_it_says_how_to_get_it(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "fast"])
+def test_a_learning_rate_that_is_none(rate, tmp_path):
+    result = run_lab(f"--lr={rate}", "--out", tmp_path / "out", check=False)
+    assert result.returncode == 2
+    assert result.stderr == f"error: argument --lr: got '{rate}', expected a number above 0; --help shows all arguments\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_that_are_too_small():
     with pytest.raises(minidl.MinidlError, match=r"small_cnn: got images of 3×8, expected at least 4×4"):
         small_cnn((1, 3, 8))

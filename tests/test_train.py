@@ -473,6 +473,18 @@ def test_loggers_get_steps_epochs_and_rates(tmp_path):
     assert logger.rows[0][1]["lr-SGD"] == 0.1
 
 
+def test_a_run_that_goes_on_says_so(quiet, capsys, tmp_path):
+    settings = {**quiet, "enable_progress_bar": True}
+    trainer = Trainer(max_epochs=2, **settings)
+    trainer.fit(Net(), data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    capsys.readouterr()
+    Trainer(max_epochs=3, **settings).fit(Net(), data(), ckpt_path=tmp_path / "a.ckpt")
+    lines = capsys.readouterr().out.replace("\n", " ")         # a long path may be wrapped
+    assert lines.startswith("going on after epoch 2, from ")
+    assert "a.ckpt" in lines.replace(" ", "")
+
+
 def test_one_aligned_line_an_epoch(quiet, capsys):
     Trainer(max_epochs=2, **{**quiet, "enable_progress_bar": True}).fit(Net(), data(), data())
     lines = capsys.readouterr().out.splitlines()

@@ -69,6 +69,8 @@ class Trainer(Run):
             self.ckpt_path = self.checkpoint_file(ckpt_path)
             if self.ckpt_path is not None:
                 checkpoint.resume(self, self.ckpt_path)
+                if self.shows_progress:
+                    self.print(f"going on after epoch {self.current_epoch}, from {self.ckpt_path}")
             elif ckpt_path == "last":                   # the run broke off before its first checkpoint
                 for logger in self.loggers:
                     logger.resume_at(0)
