@@ -18,7 +18,7 @@ GUIDE = {  # part of the engine: (its modules, how many lines it may have, comme
     "nn": (["nn"], 4000),
     "optim": (["optim"], 1000),
     "distributions": (["distributions"], 250),
-    "io": (["io"], 200),
+    "io + writing": (["io", "writing"], 200),
     "data": (["data"], 800),
     "transforms": (["transforms"], 1200),
     "datasets": (["datasets"], 750),

@@ -37,7 +37,7 @@ from labs._arguments import parse
 from labs._report import Report, as_text, code, plain, processor, prose, right_aligned, versions
 from minidl.datasets.files import data_root, find_together
 from minidl.errors import MinidlError, SettingError
-from minidl.utils.writing import replace_whole
+from minidl.writing import replace_whole
 
 # name on the command line -> its class in minidl.datasets, and what is on the images
 DATASETS = {

@@ -8,7 +8,6 @@ tensors of a state dict have their own names in the file, so that other programs
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from minidl.creation import from_numpy
 from minidl.errors import DtypeError, MinidlError
 from minidl.tensors import Tensor
+from minidl.writing import replace_whole
 
 __all__ = ["load", "save"]
 
@@ -34,15 +34,7 @@ def save(obj: Any, f: Any) -> None:
     if hasattr(f, "write"):
         f.write(content)
         return
-    path = Path(f)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise MinidlError(f"got {path}, which cannot be written ({error.strerror}); choose another place",
-                          where="save") from None
+    replace_whole(f, content, "save")
 
 
 def load(f: Any, map_location: Any = None, weights_only: bool = True) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import minidl
 from minidl import nn
 from minidl.errors import MinidlError, SettingError
-from tests.helpers import f64
+from tests.helpers import assert_equals_pytorchs, f64
 
 FRESH = [                                                       # results with memory of their own, also where nothing changes
     "x.flip(0)", "x.flip(())", "x.repeat(1, 1)", "x.tile(1)", "x.repeat_interleave(1, 0)", "x[:1].prod(0)", "x[:1].cumprod(0)",
@@ -64,10 +64,7 @@ def scene(library):
 @pytest.mark.torch
 @pytest.mark.parametrize("text", VALUES)
 def test_values_equal_pytorchs(text, torch):
-    mine, theirs = eval(text, scene(minidl)), eval(text, scene(torch))
-    assert mine.shape == tuple(theirs.shape)
-    assert str(mine.dtype) == str(theirs.dtype).removeprefix("torch.")
-    np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-6, equal_nan=True)
+    assert_equals_pytorchs(eval(text, scene(minidl)), eval(text, scene(torch)))
 
 
 @pytest.mark.torch

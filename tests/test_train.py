@@ -80,6 +80,16 @@ def weights(model):
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
+def train_by_hand(model, groups, every):
+    """A step for each group of batches, with gradients divided by `every`."""
+    optimizer = model.configure_optimizers()
+    for group in groups:
+        optimizer.zero_grad()
+        for x, y in group:
+            (F.cross_entropy(model(x), y) / every).backward()
+        optimizer.step()
+
+
 def assert_same(a, b):
     assert a.keys() == b.keys()
     for name in a:
@@ -267,13 +277,8 @@ def test_gradients_are_clipped_and_accumulated(quiet):
     twin = copy.deepcopy(model)
     trainer = Trainer(max_epochs=1, accumulate_grad_batches=3, **quiet)
     trainer.fit(model, data(56))
-    optimizer = twin.configure_optimizers()
     batches = list(data(56))
-    for group in (batches[:3], batches[3:6], batches[6:]):
-        optimizer.zero_grad()
-        for x, y in group:
-            (F.cross_entropy(twin(x), y) / 3).backward()
-        optimizer.step()
+    train_by_hand(twin, (batches[:3], batches[3:6], batches[6:]), every=3)
     assert trainer.global_step == 3
     assert_same(weights(model), weights(twin))
 
@@ -664,12 +669,8 @@ def test_a_batch_without_a_loss_is_left_out_and_does_not_mix_two_groups(quiet):
     twin = copy.deepcopy(model)
     trainer = Trainer(max_epochs=1, accumulate_grad_batches=2, **quiet)
     trainer.fit(model, data(48))
-    optimizer, batches = twin.configure_optimizers(), list(data(48))
-    for group in (batches[:2], batches[3:4], batches[4:5]):
-        optimizer.zero_grad()
-        for x, y in group:
-            (F.cross_entropy(twin(x), y) / 2).backward()
-        optimizer.step()
+    batches = list(data(48))
+    train_by_hand(twin, (batches[:2], batches[3:4], batches[4:5]), every=2)
     assert trainer.global_step == 3
     assert_same(weights(model), weights(twin))
 

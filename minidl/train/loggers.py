@@ -23,7 +23,7 @@ from minidl.tensors import Tensor
 from minidl.utils.metrics_table import MetricsTable
 from minidl.utils.summaries import as_scalar
 from minidl.utils.tensorboard import SummaryWriter
-from minidl.utils.writing import make_folder, replace_whole, writing
+from minidl.writing import make_folder, replace_whole, writing
 
 
 class Logger:

@@ -6,7 +6,7 @@ import builtins
 import inspect
 from argparse import Namespace
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -290,8 +290,6 @@ class LightningDataModule(Hooks):
     """The loaders of a run in one object: write `setup(stage)` and `train_dataloader`, `val_dataloader`, …"""
 
     trainer: Any = None
-    _loaders: ClassVar[tuple[str, ...]] = ("train_dataloader", "val_dataloader", "test_dataloader",
-                                           "predict_dataloader")
 
     def prepare_data(self) -> None:
         """Download; called before `setup`."""

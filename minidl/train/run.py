@@ -13,6 +13,7 @@ from typing import Any
 
 from minidl.backends import use_deterministic_algorithms
 from minidl.creation import tensor
+from minidl.data.sampler import check_count
 from minidl.dtypes import float64
 from minidl.errors import GraphError, MinidlError, ModuleError, SettingError, ShapeError
 from minidl.optim.optimizer import Optimizer
@@ -26,7 +27,7 @@ from minidl.train.loggers import CSVLogger, Logger
 from minidl.train.module import LightningDataModule, LightningModule
 from minidl.train.optimization import Schedule
 from minidl.train.progress import EpochTable, ProgressBar
-from minidl.train.settings import batch_limit, check_number, chosen_device, moved, refuse_others
+from minidl.train.settings import batch_limit, chosen_device, moved, refuse_others
 
 KIND = {"validate": "validation", "test": "test"}       # what a stage's hooks and steps are called
 
@@ -57,11 +58,11 @@ class Run(Facts):
                  enable_model_summary: bool = True, **others: Any) -> None:
         refuse_others(others, list(inspect.signature(Run.__init__).parameters)[1:-1])
         self.device = chosen_device(accelerator, devices)
-        self.fast_dev_run = check_number("fast_dev_run", int(fast_dev_run), 0)
+        self.fast_dev_run = check_count(int(fast_dev_run), "fast_dev_run", "Trainer", 0)
         if max_epochs is None:
             max_epochs = 1000 if max_steps == -1 else -1
-        self.max_epochs = check_number("max_epochs", max_epochs, -1)
-        self.max_steps = check_number("max_steps", max_steps, -1)
+        self.max_epochs = check_count(max_epochs, "max_epochs", "Trainer", -1)
+        self.max_steps = check_count(max_steps, "max_steps", "Trainer", -1)
         self.limits = {"train": batch_limit("limit_train_batches", limit_train_batches),
                        "validation": batch_limit("limit_val_batches", limit_val_batches),
                        "test": batch_limit("limit_test_batches", limit_test_batches),
@@ -72,9 +73,9 @@ class Run(Facts):
         if gradient_clip_val is not None and not gradient_clip_val >= 0:
             raise SettingError(f"got gradient_clip_val={gradient_clip_val}, expected 0 or more", where="Trainer")
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm or "norm"
-        self.accumulate_grad_batches = check_number("accumulate_grad_batches", accumulate_grad_batches, 1)
-        self.check_val_every_n_epoch = check_number("check_val_every_n_epoch", check_val_every_n_epoch, 1)
-        self.log_every_n_steps = check_number("log_every_n_steps", log_every_n_steps, 1)
+        self.accumulate_grad_batches = check_count(accumulate_grad_batches, "accumulate_grad_batches", "Trainer", 1)
+        self.check_val_every_n_epoch = check_count(check_val_every_n_epoch, "check_val_every_n_epoch", "Trainer", 1)
+        self.log_every_n_steps = check_count(log_every_n_steps, "log_every_n_steps", "Trainer", 1)
         self.default_root_dir = str(default_root_dir or Path.cwd())
         if deterministic is not None:
             use_deterministic_algorithms(bool(deterministic))

@@ -42,13 +42,6 @@ def refuse_others(others: Mapping[str, Any], known: Sequence[str]) -> None:
                                where="Trainer")
 
 
-def check_number(name: str, value: Any, least: int) -> int:
-    """`value` if it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SettingError(f"got {name}={value!r}, expected a whole number, {least} or more", where="Trainer")
-    return value
-
-
 def batch_limit(name: str, value: Any) -> int | float | None:
     """A limit for batches: None for all, a whole number of them, or a fraction of them as a float."""
     if value is None or (isinstance(value, float) and value == 1.0):

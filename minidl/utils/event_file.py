@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from minidl.errors import MinidlError, SettingError
-from minidl.utils.writing import append_whole, make_folder
+from minidl.writing import append_whole, make_folder
 
 
 def tensorboard_parts() -> SimpleNamespace:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.errors import MinidlError
-from minidl.utils.writing import append_whole, replace_whole, writing
+from minidl.writing import append_whole, replace_whole, writing
 
 Row = dict[str, Any]
 

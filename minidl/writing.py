@@ -1,4 +1,4 @@
-"""Files that grow while a program runs: what is written is written whole or not at all, and failing is a sentence."""
+"""Writing files: what is written is written whole or not at all, and failing is a sentence."""
 
 from __future__ import annotations
 
