@@ -32,16 +32,21 @@ def parse(name: str, about: str, datasets: Sequence[str], presets: Mapping[str, 
 
     parser = _Parser(prog=f"python -m labs.{name}", description=about.strip().partition("\n")[0])
     add = parser.add_argument
-    add("--dataset", type=one_of(datasets), default=datasets[0], metavar="NAME",
-        help=f"{', '.join(datasets)} (default {datasets[0]})")
-    add("--data-dir", type=folder, metavar="FOLDER", help="folder of the datasets (default $MINIDL_DATA, else data/)")
-    add("--download", action="store_true", help="fetch the dataset if it is not there")
+    if datasets:
+        add("--dataset", type=one_of(datasets), default=datasets[0], metavar="NAME",
+            help=f"{', '.join(datasets)} (default {datasets[0]})")
+        add("--data-dir", type=folder, metavar="FOLDER",
+            help="folder of the datasets (default $MINIDL_DATA, else data/)")
+        add("--download", action="store_true", help="fetch the dataset if it is not there")
     add("--device", type=place, default="cpu", metavar="cpu|cuda|auto", help="where to compute (default cpu)")
     add("--preset", type=one_of(list(presets)), default=next(iter(presets)), metavar="|".join(presets),
         help=f"the size of the run (default {next(iter(presets))})")
-    add("--epochs", type=positive, metavar="N", help=f"passes over the training set{values_of('epochs')}")
-    add("--train-size", type=positive, metavar="N",
-        help=f"how many training images{values_of('train_size') or ' (all)'}")
+    if datasets:
+        add("--epochs", type=positive, metavar="N", help=f"passes over the training set{values_of('epochs')}")
+        add("--train-size", type=positive, metavar="N",
+            help=f"how many training images{values_of('train_size') or ' (all)'}")
+    else:
+        parser.set_defaults(dataset=None, data_dir=None, download=False, epochs=None, train_size=None)
     add("--batch-size", type=positive, metavar="N", help=f"images in a step of training{values_of('batch_size')}")
     add("--seed", type=seed, default=0, metavar="N", help="of all that is drawn at random (default 0)")
     add("--out", type=folder, default=Path("runs", name), metavar="FOLDER",

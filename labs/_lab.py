@@ -53,7 +53,8 @@ ROOT = Path(__file__).parent.parent
 class Lab:
     """One run of a lab: `args` with the final settings, `device`, `classes`, and what it shows, prints and saves.
 
-    about: the docstring of the lab. datasets: those that --dataset may name, the first if it is not given.
+    about: the docstring of the lab. datasets: those that --dataset may name, the first if it is not given; none for a
+    lab that needs no data, which then has no arguments about data either.
     presets and per_dataset: settings that --preset and --dataset bring along, and **defaults, those of every run; a
     dataset's own beat a preset's, and what is on the command line beats all.
     seconds: how long a run with these settings takes. extra_arguments: adds the lab's own to the parser.
@@ -90,11 +91,14 @@ class Lab:
         self.device = auto if self.args.device == "auto" else self.args.device
         minidl.zeros(1, device=self.device)
         self._loaded: dict[tuple[str, bool], Any] = {}
-        train, test = self._load(self.args.dataset, True), self._load(self.args.dataset, False)
-        self.classes = [label.partition(" - ")[0] for label in train.classes]           # "0 - zero" is "0" here
-        self.args.train_size = self._train_size(len(train), named)
+        self._data = "no dataset"
+        if datasets:
+            train, test = self._load(self.args.dataset, True), self._load(self.args.dataset, False)
+            self.classes = [label.partition(" - ")[0] for label in train.classes]       # "0 - zero" is "0" here
+            self.args.train_size = self._train_size(len(train), named)
+            self._data = self._about_data(len(train), len(test))
         self._start_run()
-        self._announce(len(train), len(test), None if seconds is None else seconds(self.args))
+        self._announce(None if seconds is None else seconds(self.args))
 
     def _train_size(self, available: int, named: bool) -> int:
         """How many training images: what the command line names must be there, a preset takes what there is."""
@@ -120,11 +124,15 @@ class Lab:
         self._threads = threadpool_limits(1 if self.args.dataset == "digits" else None, user_api="blas")
         minidl.manual_seed(self.args.seed)
 
-    def _announce(self, train_count: int, test_count: int, seconds: float | None) -> None:
+    def _about_data(self, train_count: int, test_count: int) -> str:
+        """Which images, and how many of them."""
+        size, name = self.args.train_size, self.args.dataset
+        used = f"{size:,}" + (f" of {train_count:,}" if size < train_count else "")
+        return f"{name} ({DATASETS[name][1]}): {used} training and {test_count:,} test images"
+
+    def _announce(self, seconds: float | None) -> None:
         """Print what will be done, on which data, and for how long."""
         args = self.args
-        used = f"{args.train_size:,}" + (f" of {train_count:,}" if args.train_size < train_count else "")
-        self._data = f"{args.dataset} ({DATASETS[args.dataset][1]}): {used} training and {test_count:,} test images"
         device = f"device {self.device}" + (" (chosen by auto)" if args.device == "auto" else "")
         plan = [self._preset_counts and f"preset {args.preset}", args.epochs and f"epochs {args.epochs}",
                 args.batch_size and f"batch size {args.batch_size}", f"seed {args.seed}", device]

@@ -54,9 +54,12 @@ from minidl.errors import no_such_name as _no_such_name
 from minidl.functions import *  # noqa: F403
 from minidl.functions import __all__ as _of_functions
 from minidl.kernels import use_kernels
+from minidl.kernels.memory import keep_freed_memory as _keep_freed_memory
 from minidl.printing import set_printoptions
 from minidl.rng import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from minidl.tensors import Size, Tensor
+
+_keep_freed_memory()
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
 inference_mode = no_grad
@@ -64,7 +67,7 @@ finfo, iinfo, dtype = _np.finfo, _np.iinfo, _np.dtype
 newaxis = None
 
 # name -> the module it is loaded from when it is first used
-_LATER = {"gradcheck": "minidl.debug.gradcheck", "load": "minidl.io", "save": "minidl.io",
+_LATER = {"fuse": "minidl.nn.fusing", "gradcheck": "minidl.debug.gradcheck", "load": "minidl.io", "save": "minidl.io",
           "summary": "minidl.debug.summary"}
 # modules that are loaded when they are first used
 _MODULES_LATER = ("data", "datasets", "distributions", "linalg", "models", "train", "transforms", "utils")
@@ -98,13 +101,13 @@ def __getattr__(name: str) -> _Any:
     raise _no_such_name("minidl", name, __all__, _HINTS)
 
 
-__all__ = [  # noqa: F405  gradcheck and summary come from __getattr__
+__all__ = [  # noqa: F405  fuse, gradcheck and summary come from __getattr__
     "Generator", "MinidlError", "Size", "Tensor", "__version__", "accelerator", "autograd", "backends", "bool", "cuda",
     "default_generator", "device", "double", "dtype", "e", "enable_grad", "finfo", "float", "float16", "float32",
-    "float64", "get_default_dtype", "get_num_threads", "get_rng_state", "gradcheck", "half", "iinfo", "inf",
+    "float64", "fuse", "get_default_dtype", "get_num_threads", "get_rng_state", "gradcheck", "half", "iinfo", "inf",
     "inference_mode", "initial_seed", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "load", "long",
     "manual_seed", "nan", "newaxis", "nn", "no_grad", "optim", "pi", "seed", "set_default_dtype",
-    "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads", "set_printoptions", "set_rng_state",
-    "short", "summary", "uint8", "use_deterministic_algorithms", "use_kernels",
+    "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads", "set_printoptions", "set_rng_state", "short",
+    "summary", "uint8", "use_deterministic_algorithms", "use_kernels",
 ]
 __all__ += _of_creation + _of_functions

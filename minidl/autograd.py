@@ -14,6 +14,7 @@ Ref: Griewank and Walther 2008, "Evaluating Derivatives"; Baydin et al. 2018, ar
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -201,10 +202,11 @@ def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool | Non
                       create_graph: bool) -> Iterator[BackwardStep]:
     found: dict[Node, Tensor] = {}
     yield from walk(roots, found, None, retain_graph, create_graph)
-    for node, g in found.items():
+    while found:
+        node, g = found.popitem()
         tensor = None if node.tensor is None else node.tensor()
         if tensor is not None:                              # else nobody can ask for its .grad any more
-            _add_to_grad(tensor, g)
+            _add_to_grad(tensor, g, is_spare=_holders(g) == _HELD_ONCE)
 
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
@@ -275,17 +277,33 @@ def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], where:
     return roots
 
 
-def _add_to_grad(tensor: Tensor, g: Tensor) -> None:
-    """tensor.grad += g. The first gradient is copied into an array of the tensor's own, in its layout: what backward
-    returned may belong to someone else, and a copy costs next to nothing beside the product that made it.
+def _holders(thing: object) -> int:
+    """How many variables, attributes and containers hold `thing`, with a few more for this call."""
+    return sys.getrefcount(thing)
+
+
+def _holders_of_a_variable() -> int:
+    variable = object()
+    return _holders(variable)
+
+
+_HELD_ONCE = _holders_of_a_variable()                       # what `_holders` says of something that one variable holds
+
+
+def _add_to_grad(tensor: Tensor, g: Tensor, is_spare: bool) -> None:
+    """tensor.grad += g. The first gradient becomes an array of the tensor's own, in its layout: the one that backward
+    made if it is spare, that is if nobody else holds g or its memory, and a copy otherwise.
     """
     before = tensor.grad
     if g.node is not None or (before is not None and before.node is not None):         # with create_graph
         # Cast to its own dtype: a copy that the graph knows
         tensor.grad = Cast(g.dtype)(g) if before is None else before + g
     elif before is None:
-        own = xp_of(tensor.array).empty_like(tensor.array)
-        own[...] = g.array
+        own = g.array
+        is_spare = is_spare and own.base is None and _holders(own) == _HELD_ONCE + 1       # g's and this variable
+        if not is_spare or own.strides != tensor.array.strides or not is_writable(own):
+            own = xp_of(tensor.array).empty_like(tensor.array)
+            own[...] = g.array
         tensor.grad = new_tensor(own)
     elif is_writable(before.array):
         before.array += g.array

@@ -18,7 +18,9 @@ import minidl
 import minidl.nn.functional as F
 from minidl import ops
 from minidl.custom import FunctionCall
+from minidl.kernels.fused import Stages
 from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry, Window2d
+from minidl.ops.fused import FusedConv2d
 from minidl.ops.index import Key
 
 Rng = np.random.Generator
@@ -121,6 +123,19 @@ def unwindows(x: np.ndarray, window: Window2d, channels: int) -> np.ndarray:
     for i, j, u, v, row, column in window.taps():
         y[:, :, row, column] += x[:, :, u, v, i, j]
     return y
+
+
+FUSED = Conv2dGeometry.of((2, 2, 5, 4), (3, 2, 3, 2), padding=1)         # leaves 5×5, of which a pooling by 2 drops an edge
+HALVED, OVERLAPPING = Pool2dGeometry.of((2, 3, 5, 5), 2), Pool2dGeometry.of((2, 3, 5, 5), 3, 2, 1, ceil_mode=True)
+
+
+def fused(note: str, stages: Stages, after: Callable[..., Any], torch: Callable[..., Any], **settings: Any) -> Case:
+    """A convolution and what follows it: `after` on the reference's result, `torch` on PyTorch's."""
+    from minidl.kernels import reference
+    return Case(FusedConv2d, normal((2, 2, 5, 4), (3, 2, 3, 2), (3,)), lambda x, w, b: FusedConv2d(FUSED, stages)(x, w, b),
+                lambda x, w, b: after(reference, reference.conv2d(x, w, FUSED, b)),
+                lambda t, x, w, b: torch(t.nn.functional, t.nn.functional.conv2d(x, w, b, padding=1)), note=note,
+                orders=(1,), **settings)
 
 
 class Squared(minidl.autograd.Function):
@@ -342,6 +357,8 @@ CASES = [
          lambda t, x: t.nn.functional.hardtanh(x, -0.3, 0.28), wrong={"backward": lambda self, g, x: g}),
     Case(ops.ReLU, distinct((3, 4)), lambda x: x.relu(), lambda x: np.where(x > 0, x, 0), lambda t, x: x.relu(),
          wrong={"backward": lambda self, g, y: g}),
+    Case(ops.ReLUGrad, with_data(normal((2, 3)), [[1, 0, 2], [0, 0, 3]]), lambda d, z: ops.ReLUGrad()(d, z),
+         lambda d, z: np.where(z > 0, d, 0), lambda t, d, z: t.where(z > 0, d, 0), wrong={"backward_d": lambda self, g, z: g}),
     Case(ops.Tanh, normal((3, 2)), lambda x: x.tanh(), lambda x: np.sinh(x) / np.cosh(x), lambda t, x: x.tanh(),
          wrong={"backward": lambda self, g, y: g * (1 - y)}),
     Case(ops.Sigmoid, normal((3, 2)), lambda x: x.sigmoid(), lambda x: np.exp(x) / (1 + np.exp(x)),
@@ -351,6 +368,9 @@ CASES = [
     Case(ops.LogSoftmax, normal((3, 4)), lambda x: x.log_softmax(-1), lambda x: np.log(softmax(x)),
          lambda t, x: x.log_softmax(-1), wrong={"backward": lambda self, g, y: g - y.exp()}),
     # -- losses --
+    Case(ops.MeanSquaredError, normal((3, 4), (3, 4)), F.mse_loss, lambda x, t: ((x - t) ** 2).mean(),
+         lambda torch, x, t: torch.nn.functional.mse_loss(x, t),
+         wrong={"backward_x": lambda self, g, x, t: (x - t) * g, "backward_t": lambda self, g, x, t: (x - t) * (g * (2 / x.numel()))}),
     Case(ops.CrossEntropy, lambda rng: [rng.normal(size=(3, 4)), rng.uniform(0.1, 1, (3, 4))],
          lambda z, q: F.cross_entropy(z, q, reduction="none"), lambda z, q: -(q * np.log(softmax(z))).sum(1),
          lambda t, z, q: t.nn.functional.cross_entropy(z, q, reduction="none"), note="of probabilities",
@@ -430,4 +450,33 @@ CASES = [
     Case(ops.AvgPool2dInputGrad, normal((2, 2, *POOL.output_size)), lambda d: ops.AvgPool2dInputGrad(POOL)(d),
          by_reference(lambda d: ops.AvgPool2dInputGrad(POOL)(d)),
          wrong={"backward": lambda self, g: ops.AvgPool2d(self.geometry)(g) * 6}),
+    Case(ops.Repeat2d, normal((2, 3, 2, 3)), lambda x: F.interpolate(x, scale_factor=(2, 3)),
+         lambda x: np.kron(x, np.ones((2, 3))), lambda t, x: t.nn.functional.interpolate(x, scale_factor=(2, 3)),
+         wrong={"backward": lambda self, g: g[:, :, ::2, ::3] * 6}),
+    Case(ops.Repeat2dInputGrad, normal((2, 3, 4, 6)), lambda d: ops.Repeat2dInputGrad((2, 3))(d),
+         lambda d: d.reshape(2, 3, 2, 2, 2, 3).sum((3, 5)), lambda t, d: t.nn.functional.avg_pool2d(d, (2, 3)) * 6,
+         wrong={"backward": lambda self, g: ops.Repeat2d((2, 3))(g) / 6}),
+    # -- a convolution and what follows it --
+    fused("then ReLU", Stages(relu=True), lambda k, z: np.maximum(z, 0), lambda f, z: f.relu(z),
+          wrong={"backward_b": lambda self, g, way_back: g.sum((0, 2, 3)),
+                 "backward_w": lambda self, g, x, way_back: ops.Conv2dWeightGrad(self.geometry)(x, g),
+                 "backward_x": lambda self, g, w, way_back: ops.Conv2dInputGrad(self.geometry)(g, w)}),
+    fused("then maximum", Stages(pooling="max", window=OVERLAPPING), lambda k, z: k.max_pool2d(z, OVERLAPPING)[0],
+          lambda f, z: f.max_pool2d(z, 3, 2, 1, ceil_mode=True)),
+    fused("then ReLU, maximum", Stages(True, False, "max", HALVED), lambda k, z: k.max_pool2d(np.maximum(z, 0), HALVED)[0],
+          lambda f, z: f.max_pool2d(f.relu(z), 2)),
+    fused("then maximum, ReLU", Stages(True, True, "max", HALVED), lambda k, z: np.maximum(k.max_pool2d(z, HALVED)[0], 0),
+          lambda f, z: f.relu(f.max_pool2d(z, 2))),
+    fused("then mean", Stages(pooling="avg", window=HALVED), lambda k, z: k.avg_pool2d(z, HALVED),
+          lambda f, z: f.avg_pool2d(z, 2)),
+    fused("then ReLU, mean", Stages(True, False, "avg", OVERLAPPING), lambda k, z: k.avg_pool2d(np.maximum(z, 0), OVERLAPPING),
+          lambda f, z: f.avg_pool2d(f.relu(z), 3, 2, 1, ceil_mode=True)),
+    fused("then mean, ReLU", Stages(True, True, "avg", HALVED), lambda k, z: np.maximum(k.avg_pool2d(z, HALVED), 0),
+          lambda f, z: f.relu(f.avg_pool2d(z, 2))),
+    fused("then repeating", Stages(repeat=(2, 3)), lambda k, z: np.kron(z, np.ones((2, 3))),
+          lambda f, z: f.interpolate(z, scale_factor=(2, 3))),
+    fused("then ReLU, repeating", Stages(True, False, repeat=(2, 1)), lambda k, z: np.kron(np.maximum(z, 0), [[1], [1]]),
+          lambda f, z: f.interpolate(f.relu(z), scale_factor=(2, 1))),
+    fused("then repeating, ReLU", Stages(True, True, repeat=(1, 3)), lambda k, z: np.maximum(np.kron(z, [[1, 1, 1]]), 0),
+          lambda f, z: f.relu(f.interpolate(z, scale_factor=(1, 3)))),
 ]

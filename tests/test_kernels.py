@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl
 from minidl import kernels
 from minidl.errors import DeviceError, SettingError, ShapeError
-from minidl.kernels import im2col, reference
+from minidl.kernels import im2col, reference, simd
 from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -150,11 +150,12 @@ def test_gradients_between_layers_are_channels_last_too(pool):
 
 def test_choosing_a_kernel_set():
     x = np.ones((1, 1, 3, 3))
-    assert kernels.active(x) is im2col
+    assert kernels.active(x) is simd
+    assert kernels.active(minidl.ones(1, device="fake").array) is im2col
     with kernels.use_kernels("reference"):
         assert kernels.active(x) is reference
         with kernels.use_kernels(None):
-            assert kernels.active(x) is im2col
+            assert kernels.active(x) is simd
         assert kernels.active(x) is reference
     assert kernels.chosen() is None
     with pytest.raises(SettingError, match="got 'fast', expected one of 'reference', 'im2col'"), \
@@ -170,7 +171,7 @@ def test_reference_kernels_refuse_a_device():
 
 def test_every_set_offers_the_same_functions():
     names = ["conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d", "max_pool2d_input_grad", "avg_pool2d",
-             "avg_pool2d_input_grad"]
+             "avg_pool2d_input_grad", "repeat2d", "repeat2d_input_grad"]
     for name in kernels.SETS:
         with kernels.use_kernels(name):
             module = kernels.active(np.ones(1))

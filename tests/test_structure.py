@@ -20,7 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = ["_version", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
           "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
           "datasets", "utils", "debug", "accelerator", "cuda",
-          "backends", "train", "minidl"]
+          "backends", "train", "minidl", "__main__"]
 BESIDE = {"fake": "backend"}                # a backend in a file of its own, loaded by name at first use
 
 

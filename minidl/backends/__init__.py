@@ -1,9 +1,10 @@
-"""Switches that scripts set under PyTorch's names, `torch.backends.cudnn.deterministic = True`. None changes anything.
+"""Switches that scripts set under PyTorch's names, `torch.backends.cudnn.deterministic = True`, and the threads.
 
-minidl has no cuDNN and no Metal, and its own kernels give the same bits in every run.
+minidl has no cuDNN and no Metal, and its own kernels give the same bits in every run with the same number of threads.
 """
 
 from minidl.backends import cudnn, mps
+from minidl.kernels.threads import get_num_threads, set_num_threads
 
 __all__ = ["cudnn", "get_num_threads", "mps", "set_float32_matmul_precision", "set_num_threads",
            "use_deterministic_algorithms"]
@@ -15,14 +16,3 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 
 def set_float32_matmul_precision(precision: str) -> None:
     """Nothing to switch: products of float32 are computed in float32."""
-
-
-def set_num_threads(threads: int) -> None:
-    """Nothing to switch: the matrix library reads its number of threads once, from OPENBLAS_NUM_THREADS."""
-
-
-def get_num_threads() -> int:
-    """How many cores this machine has."""
-    import os
-
-    return os.cpu_count() or 1

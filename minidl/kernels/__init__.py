@@ -10,6 +10,11 @@ and they are to be read in this order:
 
     reference   the definition, as loops: slow, and what the others are tested against
     im2col      the classic: copy the windows into a matrix, multiply once; on any array module
+    loops       the loops again, compiled by Numba, a few windows at a time
+    simd        tiles of the result are kept in vector registers, no window is copied; the default on the CPU
+
+Beside them stand `dense` (products of matrices on all cores), `passes` (formulas, compiled to one pass over memory
+each) and `fused` (a convolution with the layers after it). All of them share the one pool of threads in `threads`.
 
 `active(array)` is the set in use; `with use_kernels("reference"):` chooses another. All sets agree on shapes, on
 padding and on what `indices` mean (row · width + column in the unpadded image), so what one set kept, another can use.
@@ -21,11 +26,15 @@ import importlib
 import threading
 from types import ModuleType
 
+import numpy as np
+
 from minidl.backend import Array, backend_of
 from minidl.errors import DeviceError, SettingError
+from minidl.kernels.layout import in_a_row
 
-SETS = ("reference", "im2col")
-_ON_HOST_ONLY = ("reference",)
+SETS = ("reference", "im2col", "loops", "simd")
+_ON_HOST_ONLY = ("reference", "loops", "simd")
+_FEW = 1 << 14                            # numbers
 
 
 class _Choice(threading.local):
@@ -42,11 +51,28 @@ def chosen() -> str | None:
 
 def active(array: Array) -> ModuleType:
     """The kernel set that will work on `array`: the selected one, else the fastest that fits."""
-    name = _choice.name or "im2col"
-    if name in _ON_HOST_ONLY and not backend_of(array).is_host:
+    is_host = backend_of(array).is_host
+    name = _choice.name or ("simd" if is_host else "im2col")
+    if name in _ON_HOST_ONLY and not is_host:
         raise DeviceError(f'the "{name}" kernels run on the CPU, the array is on "{backend_of(array).name}"; '
                           f'use use_kernels("im2col") or move the tensor with .to("cpu")', where="kernels")
     return importlib.import_module(f"minidl.kernels.{name}")
+
+
+def passes_for(*arrays: Array) -> ModuleType | None:
+    """The compiled passes over memory (see passes.py), if they can work on these arrays together and it pays.
+
+    They must be NumPy's, float32 or float64, and alike in type, shape and order of memory, without gaps. Few numbers
+    are computed by the formula: that is done before Numba has been loaded.
+    """
+    first = arrays[0]
+    if _choice.name not in (None, "simd", "loops") or type(first) is not np.ndarray or first.size < _FEW:
+        return None
+    alike = all(type(a) is np.ndarray and (a.dtype, a.shape, a.strides) == (first.dtype, first.shape, first.strides)
+                for a in arrays)
+    if not alike or first.dtype not in (np.float32, np.float64) or in_a_row(first) is None:
+        return None
+    return importlib.import_module("minidl.kernels.passes")
 
 
 class use_kernels:

@@ -10,8 +10,9 @@ times, and tap u of window i lies on cell  i*s + u*d - p.  Every kernel is this 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from minidl.errors import SettingError, ShapeError
@@ -117,10 +118,11 @@ class Conv2dGeometry(Window2d):
         if len(x_shape) != 4 or x_shape[1] != channels:
             raise ShapeError(_why_not_images(x_shape, channels))
         stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-        return cls(
-            input_size=(x_shape[2], x_shape[3]), kernel_size=(kernel[0], kernel[1]), stride=stride,
+        geometry: Conv2dGeometry = _made(
+            cls, input_size=(x_shape[2], x_shape[3]), kernel_size=(kernel[0], kernel[1]), stride=stride,
             padding=_conv_padding(padding, (kernel[0], kernel[1]), stride, dilation), dilation=dilation, groups=groups,
         )
+        return geometry
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,12 @@ class Pool2dGeometry(Window2d):
         p, q = pair(padding, "padding", 0)
         if 2 * p > kernel[0] or 2 * q > kernel[1]:
             raise SettingError(f"got padding={padding!r}, expected at most half of the kernel {kernel}")
-        return cls(
-            input_size=(x_shape[2], x_shape[3]), kernel_size=kernel,
+        geometry: Pool2dGeometry = _made(
+            cls, input_size=(x_shape[2], x_shape[3]), kernel_size=kernel,
             stride=kernel if stride is None else pair(stride, "stride", 1), padding=((p, p), (q, q)),
             dilation=pair(dilation, "dilation", 1), ceil_mode=ceil_mode, count_include_pad=count_include_pad,
         )
+        return geometry
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +171,13 @@ class Pool2dGeometry(Window2d):
             cells = (window + u * self.dilation[axis] for u in range(self.kernel_size[axis]))
             counts.append(sum(first <= cell < last for cell in cells))
         return counts
+
+
+def _new(kind: type[Window2d], **fields: Any) -> Window2d:
+    return kind(**fields)
+
+
+_made: Callable[..., Any] = lru_cache(maxsize=256)(_new)     # a training step asks for the same few again and again
 
 
 def _conv_padding(padding: IntOrPair | str, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import Array, xp_of
-from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry, Window2d
+from minidl.backend import Array, backend_of, xp_of
+from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry, Window2d
 
 
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = None) -> Array:
@@ -159,6 +159,20 @@ def _from_groups(y: Array, batch: int, output_size: tuple[int, int]) -> Array:
 
 
 # -- pooling -------------------------------------------------------------------------------------------------------
+
+def repeat2d(x: Array, factors: Pair) -> Array:
+    """x (N, C, H, W), (r, s) -> y (N, C, H*r, W*s): each cell r times down and s times across."""
+    pixels = x.transpose(0, 2, 3, 1)                                         # (N, H, W, C), as it may lie in memory
+    pixels = pixels.repeat(factors[0], axis=1).repeat(factors[1], axis=2)    # (N, H*r, W*s, C)
+    return pixels.transpose(0, 3, 1, 2)                                      # (N, C, H*r, W*s)
+
+
+def repeat2d_input_grad(g: Array, factors: Pair) -> Array:
+    """Each cell gets the sum of the gradients of its copies: g (N, C, H*r, W*s) -> dx (N, C, H, W)."""
+    (batch, channels, height, width), (r, s) = g.shape, factors
+    copies = g.transpose(0, 2, 3, 1).reshape(batch, height // r, r, width // s, s, channels)    # (N, H, r, W, s, C)
+    return backend_of(g).sum(copies, (2, 4), False).transpose(0, 3, 1, 2)    # (N, H, W, C) -> (N, C, H, W)
+
 
 def _cell_of_tap(tap: Array, geometry: Window2d) -> tuple[Array, Array]:
     """Row and column in the unpadded image of tap u*KW + v, for every window; tap is (N, OH, OW, C)."""

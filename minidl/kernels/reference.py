@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl.backend import Array
-from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
+from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry
 
 
 def _channels(outputs: int, group_channels: int, groups: int) -> Iterator[tuple[int, int, int]]:
@@ -91,6 +91,24 @@ def avg_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
     for i, j, _, _, row, column in geometry.taps():
         y[:, :, i, j] += x[:, :, row, column] / (rows[i] * columns[j])
     return y.astype(x.dtype)
+
+
+def repeat2d(x: Array, factors: Pair) -> Array:
+    """x (N, C, H, W), (r, s) -> y (N, C, H*r, W*s): each cell r times down and s times across."""
+    r, s = factors
+    y = np.empty((*x.shape[:2], x.shape[2] * r, x.shape[3] * s), x.dtype)
+    for i, j in np.ndindex(*y.shape[2:]):
+        y[:, :, i, j] = x[:, :, i // r, j // s]
+    return y
+
+
+def repeat2d_input_grad(g: Array, factors: Pair) -> Array:
+    """Each cell gets the sum of the gradients of its copies."""
+    r, s = factors
+    dx = np.zeros((*g.shape[:2], g.shape[2] // r, g.shape[3] // s), np.float64)
+    for i, j in np.ndindex(*g.shape[2:]):
+        dx[:, :, i // r, j // s] += g[:, :, i, j]
+    return dx.astype(g.dtype)
 
 
 def avg_pool2d_input_grad(g: Array, geometry: Pool2dGeometry) -> Array:

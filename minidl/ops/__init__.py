@@ -12,6 +12,7 @@ from minidl.ops.activation import (
     LogSoftmax,
     PReLU,
     ReLU,
+    ReLUGrad,
     Sigmoid,
     SiLU,
     Softmax,
@@ -68,9 +69,16 @@ from minidl.ops.elementwise import (
 )
 from minidl.ops.index import Diagonal, Gather, Index, IndexAdd, IndexPut, ScatterAdd
 from minidl.ops.linalg import Einsum, Linear, MatMul
-from minidl.ops.loss import BCE, CrossEntropy
+from minidl.ops.loss import BCE, CrossEntropy, MeanSquaredError
 from minidl.ops.norm import Normalize
-from minidl.ops.pool import AvgPool2d, AvgPool2dInputGrad, MaxPool2d, MaxPool2dInputGrad
+from minidl.ops.pool import (
+    AvgPool2d,
+    AvgPool2dInputGrad,
+    MaxPool2d,
+    MaxPool2dInputGrad,
+    Repeat2d,
+    Repeat2dInputGrad,
+)
 from minidl.ops.reduce import All, Any, ArgMax, ArgMin, ArgSort, CumSum, LogSumExp, Mean, Norm, Sum
 from minidl.ops.shape import Cat, Permute, Reshape
 from minidl.ops.unfold import Fold, Unfold
@@ -81,8 +89,8 @@ __all__ = [
     "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "Cosh", "CrossEntropy", "CumSum", "Diagonal", "Div", "Einsum",
     "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fmod", "Fold", "Gather", "Greater", "GreaterEqual",
     "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10", "LogSoftmax",
-    "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Norm",
-    "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "Remainder", "Reshape", "Round",
-    "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo",
-    "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
+    "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError", "Minimum", "Mul",
+    "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "ReLUGrad", "Remainder",
+    "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh",
+    "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from minidl import kernels
 from minidl.backend import Array, backend_of, xp_of
 from minidl.graph import Op
 from minidl.ops.elementwise import Where
@@ -17,10 +18,24 @@ class ReLU(Op):
     """y = max(x, 0);   dL/dx = 0 where y <= 0 (also at the kink x = 0), else g."""
 
     def forward(self, x: Array) -> Array:
+        if passes := kernels.passes_for(x):
+            return passes.relu(x)
         return xp_of(x).maximum(x, 0)
 
     def backward(self, g: Tensor, y: Tensor) -> Tensor:
-        return Where()(y <= 0, 0, g)
+        return ReLUGrad()(g, y)
+
+
+class ReLUGrad(Op):
+    """y = 0 where z, the output of a ReLU, is 0, and d elsewhere;   dL/dd = the same, of g."""
+
+    def forward(self, d: Array, z: Array) -> Array:
+        if passes := kernels.passes_for(d, z):
+            return passes.relu_grad(d, z)
+        return xp_of(d).where(z <= 0, 0, d)
+
+    def backward_d(self, g: Tensor, z: Tensor) -> Tensor:
+        return ReLUGrad()(g, z)
 
 
 class LeakyReLU(Op):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from minidl.backend import Array, xp_of
 from minidl.errors import ShapeError
 from minidl.graph import BroadcastTo, Op
+from minidl.kernels import dense
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -38,7 +39,7 @@ class MatMul(Op):
     dtype_rule = "same"
 
     def forward(self, a: Array, b: Array) -> Array:
-        return a @ b                                        # (…, n, k) @ (…, k, m) -> (…, n, m)
+        return dense.matmul(a, b)                           # (…, n, k) @ (…, k, m) -> (…, n, m)
 
     def backward_a(self, g: Tensor, b: Tensor) -> Tensor:
         return g @ b.mT                                     # (…, n, m) @ (…, m, k) -> (…, n, k)
@@ -87,7 +88,7 @@ class Linear(Op):
     dtype_rule = "same"
 
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:
-        y = x @ w.T                                         # (…, I) @ (I, O) -> (…, O)
+        y = dense.matmul(x, w.T)                            # (…, I) @ (I, O) -> (…, O)
         if b is not None:
             y += b
         return y

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from minidl.backend import Array, xp_of
+from minidl import kernels
+from minidl.backend import Array, backend_of, xp_of
 from minidl.graph import Op
 from minidl.ops.activation import log_softmax
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
+
+
+class MeanSquaredError(Op):
+    """y = 1/n · sum over i of (x[i] - t[i])²;   dL/dx = 2 g / n · (x - t),   dL/dt = -dL/dx.
+
+    x and t of one shape with n numbers  ->  y, a single number
+    """
+
+    dtype_rule = "same"
+
+    def forward(self, x: Array, t: Array) -> Array:
+        if passes := kernels.passes_for(x, t):
+            return passes.mean_squared_error(x, t)
+        d = x - t
+        return backend_of(x).sum(d * d, None, False) / d.size if d.size else d.sum() * math.nan    # of nothing: nan
+
+    def backward_x(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return (x - t) * (g * (2 / x.numel()))
+
+    def backward_t(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return (t - x) * (g * (2 / x.numel()))
 
 
 class CrossEntropy(Op):

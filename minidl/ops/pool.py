@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from minidl import kernels
 from minidl.backend import Array
 from minidl.graph import Op
-from minidl.kernels.geometry import Pool2dGeometry
+from minidl.kernels.geometry import Pair, Pool2dGeometry
 from minidl.ops.index import Gather
 
 if TYPE_CHECKING:
@@ -62,6 +62,37 @@ class AvgPool2d(Op):
 
     def backward(self, g: Tensor) -> Tensor:
         return AvgPool2dInputGrad(self.geometry)(g)
+
+
+class Repeat2d(Op):
+    """y[.., i, j] = x[.., i // r, j // s]: each cell r times down and s times across ("nearest" upsampling).
+
+    x (N, C, H, W)  ->  y (N, C, H·r, W·s);   dL/dx = the sum of g over the copies of each cell.
+    """
+
+    def __init__(self, factors: Pair) -> None:
+        self.factors = factors
+
+    def forward(self, x: Array) -> Array:
+        return kernels.active(x).repeat2d(x, self.factors)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return Repeat2dInputGrad(self.factors)(g)
+
+
+class Repeat2dInputGrad(Op):
+    """The transpose of Repeat2d, d (N, C, H·r, W·s) -> y (N, C, H, W); its own derivative is Repeat2d."""
+
+    dtype_rule = "same"
+
+    def __init__(self, factors: Pair) -> None:
+        self.factors = factors
+
+    def forward(self, d: Array) -> Array:
+        return kernels.active(d).repeat2d_input_grad(d, self.factors)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return Repeat2d(self.factors)(g)
 
 
 class AvgPool2dInputGrad(Op):

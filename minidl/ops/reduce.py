@@ -11,10 +11,11 @@ import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from minidl import dtypes
+from minidl import dtypes, kernels
 from minidl.backend import Array, backend_of, xp_of
 from minidl.errors import AxisError, ShapeError
 from minidl.graph import BroadcastTo, Op
+from minidl.kernels.layout import rows_of_channels
 from minidl.ops.elementwise import Where
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Sum(_Reduction):
         self.shape_of_x = x.shape
         if not dtypes.is_floating(x.dtype):
             return x.sum(axis=self.axes, dtype=dtypes.int64, keepdims=self.keepdims)
+        rows = None if self.keepdims else rows_of_channels(x, self.axes)
+        if rows is not None and (passes := kernels.passes_for(rows)):
+            return passes.channel_sums(rows)                                 # (N*H*W, C) -> (C,)
         return backend_of(x).sum(x, self.axes, self.keepdims)
 
     def backward(self, g: Tensor) -> Tensor:

@@ -127,15 +127,19 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    g = self.gradient(p.array, p.grad.array, group)
                     memory = {name: value.array if isinstance(value, Tensor) else value
                               for name, value in self.state[p].items()}
                     with quiet():                           # a run that diverges does so without NumPy's warnings
-                        self.update(p.array, g, memory, group)
+                        if not self.update_in_one_pass(p.array, p.grad.array, memory, group):
+                            self.update(p.array, self.gradient(p.array, p.grad.array, group), memory, group)
                     self.state[p].update((name, new_tensor(as_array(value)) if hasattr(value, "dtype") else value)
                                          for name, value in memory.items())
                     p.version.count += 1
         return loss
+
+    def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
+        """`gradient` and `update` at once, of the bare gradient g, if there is compiled code for it; else False."""
+        return False
 
     def gradient(self, p: Array, g: Array, group: dict[str, Any]) -> Array:
         """The g that `update` gets: -g where the aim is to maximize, plus weight_decay · p unless it is decoupled."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from minidl.backend import Array
 from minidl.errors import SettingError
+from minidl.kernels import passes_for
 from minidl.optim.optimizer import Optimizer, zeros_at_first
 
 
@@ -35,6 +36,21 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
             raise SettingError(f"got nesterov=True with momentum={group['momentum']}, dampening={group['dampening']}, "
                                f"expected a momentum above 0 and no dampening", where="SGD")
+
+    def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
+        """The same formulas with momentum, compiled (see `kernels.passes`)."""
+        if not group["momentum"]:
+            return False
+        is_first = "momentum_buffer" not in state
+        v = zeros_at_first(state, "momentum_buffer", p)
+        passes = passes_for(p, g, v)
+        if passes is None:
+            if is_first:
+                del state["momentum_buffer"]
+            return False
+        passes.sgd(p, g, v, group["lr"], group["momentum"], new=1 if is_first else 1 - group["dampening"],
+                   nesterov=group["nesterov"], decay=group["weight_decay"], sign=-1 if group["maximize"] else 1)
+        return True
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         """One step for one parameter."""

@@ -108,6 +108,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
 
 
 def _nearest(x: Tensor, sizes: Sequence[int], scales: Sequence[float], shift: float) -> Tensor:
+    whole = [new // old if new % old == 0 and not shift and abs(scale * new - old) < 1e-6 else 0
+             for old, new, scale in zip(x.shape[2:], sizes, scales, strict=True)]
+    if x.ndim == 4 and all(whole) and x.is_floating_point():                 # a whole number of times
+        return x if whole == [1, 1] else ops.Repeat2d((whole[0], whole[1]))(x)
     for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         old = x.shape[axis]
         if new == old:

@@ -200,6 +200,8 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Old = None, reduce: Ol
     """The mean of (input - target)²."""
     reduction = reduction_of(reduction, size_average, reduce)
     check_same_shape(input, target, "mse_loss")
+    if weight is None and reduction == "mean" and input.dtype == target.dtype and input.is_floating_point():
+        return ops.MeanSquaredError()(input, target)
     difference = input - target
     if weight is None:
         return reduced(difference * difference, reduction)

@@ -1,0 +1,468 @@
+"""The fast kernels: direct convolution with register tiles, for float32 on the CPU.
+
+In channels-last memory a convolution needs no copied windows. Let p number the pixels of the output and k the terms of
+the sum for one of them, k = (u, v, c). Where a term lies in the padded image is then the sum of two numbers,
+
+    address(p, k) = pixels[p] + terms[k]        pixels[i, j]   = (i·s · width + j·s) · channels
+                                                terms[u, v, c] = (u·d · width + v·d) · channels + c
+
+and the three functions of a convolution are products of matrices, one of which is never written down:
+
+    forward        y[p, o]  = sum over k of  x[pixels[p] + terms[k]] · w[k, o]
+    weight grad    dw[k, o] = sum over p of  x[terms[k] + pixels[p]] · g[p, o]
+    input grad     the forward sum once more, with g in the place of x, a transposed w, and other tables
+
+Each is computed a tile at a time (see vectors.py). Tables of `pixels` and `terms` hold all there is to stride, dilation
+and padding. What a sum runs over comes as `Runs`, evenly spaced addresses, because a table read in the innermost loop
+made it half as fast.
+
+3×3 windows side by side, with many channels, take a shorter way (see winograd.py).
+
+Handed on: numbers that are not float32, to im2col; pooling, which multiplies nothing, to loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from minidl.backend import Array
+from minidl.kernels import im2col, winograd
+from minidl.kernels.compiling import compiled
+from minidl.kernels.geometry import Conv2dGeometry
+from minidl.kernels.layout import channels_last
+from minidl.kernels.pooling import (
+    avg_pool2d,
+    avg_pool2d_input_grad,
+    max_pool2d,
+    max_pool2d_input_grad,
+    repeat2d,
+    repeat2d_input_grad,
+)
+from minidl.kernels.threads import get_num_threads, parallel, parallel_parts, parts, ran
+from minidl.kernels.vectors import (
+    LANES,
+    ROWS,
+    VECTORS,
+    add_to,
+    copies,
+    inner,
+    outer,
+    pointers,
+    stay_apart,
+    store,
+    store_sums,
+    zeros,
+)
+
+__all__ = ["avg_pool2d", "avg_pool2d_input_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "fits",
+           "max_pool2d", "max_pool2d_input_grad", "repeat2d", "repeat2d_input_grad"]
+
+FEW = 4                         # output channels that are computed one at a time
+
+
+class Frame(NamedTuple):
+    """The size of an image with zeros around it, so that no term of a sum needs a check, and where the image begins."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+class Runs(NamedTuple):
+    """The addresses  starts[r] + i · step  for all r and all i < length, in that order."""
+
+    starts: np.ndarray
+    length: int
+    step: int
+
+
+class Tables(NamedTuple):
+    """Where the terms of each output pixel lie in a framed image, and where the pixel is written; all are addresses."""
+
+    pixels: np.ndarray              # (P',) from the start of the framed image; P' is P rounded up to whole tiles
+    terms: Runs                     # K in all, from the pixel
+    outputs: np.ndarray             # (P',) from the start of the result
+    taps: np.ndarray                # (T,) u * KW + v of the taps that take part; K = T * channels of a group
+
+
+# -- the three functions -----------------------------------------------------------------------------------------------
+
+def fits(*arrays: Array | None) -> bool:
+    """Whether tiles can do the work: they hold float32."""
+    return all(array is None or array.dtype == np.float32 for array in arrays)
+
+
+def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = None) -> Array:
+    """x (N, C, H, W), w (O, C/groups, KH, KW), bias (O,) or None -> y (N, O, OH, OW)."""
+    if not fits(x, w, bias):
+        return im2col.conv2d(x, w, geometry, bias)
+    ran["simd.conv2d"] += 1
+    y = np.empty((len(x), *geometry.output_size, len(w)), np.float32)                   # (N, OH, OW, O)
+    if winograd.fits(geometry, x.shape[1], len(w)):
+        winograd.correlate(channels_last(x), before(geometry), winograd.table_of_weights(w), bias, y)
+        return y.transpose(0, 3, 1, 2)                                                  # (N, O, OH, OW)
+    frame, tables = forward_tables(geometry, x.shape[1], len(w))
+    matrices = w.transpose(2, 3, 1, 0).reshape(-1, geometry.groups, len(w) // geometry.groups)     # (K, G, O/G)
+    correlate(channels_last(x), frame, tables, matrices, bias, y)
+    return y.transpose(0, 3, 1, 2)                                                      # (N, O, OH, OW)
+
+
+def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
+    """g (N, O, OH, OW), w (O, C/groups, KH, KW) -> dx (N, C, H, W).
+
+    dx at row r collects  g[i] · w[u]  for all taps u and windows i with  i·s + u·d - top = r.  Rows that leave the same
+    remainder when r + top is divided by s see the same taps; so there is one correlation for each pair of remainders.
+    """
+    if not fits(g, w):
+        return im2col.conv2d_input_grad(g, w, geometry)
+    ran["simd.conv2d_input_grad"] += 1
+    groups, (outputs, group_channels, kh, kw) = geometry.groups, w.shape
+    dx = np.empty((len(g), *geometry.input_size, groups * group_channels), np.float32)  # (N, H, W, C)
+    g = channels_last(g)                                                                # (N, OH, OW, O)
+    if winograd.fits(geometry, group_channels, outputs):
+        turned = w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]                              # (C, O, 3, 3)
+        (top, left) = before(geometry)
+        winograd.correlate(g, (2 - top, 2 - left), winograd.table_of_weights(turned), None, dx)
+        return dx.transpose(0, 3, 1, 2)                                                 # (N, C, H, W)
+    split = w.reshape(groups, outputs // groups, group_channels, kh * kw)               # (G, O/G, C/G, KH*KW)
+    for frame, tables in input_grad_tables(geometry, groups * group_channels, outputs):
+        taps = split[..., tables.taps].transpose(3, 1, 0, 2)                            # (T, O/G, G, C/G)
+        correlate(g, frame, tables, taps.reshape(-1, groups, group_channels), None, dx)     # (K, G, C/G)
+    return dx.transpose(0, 3, 1, 2)                                                     # (N, C, H, W)
+
+
+def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
+    """x (N, C, H, W), g (N, O, OH, OW) -> dw (O, C/groups, KH, KW)."""
+    if not fits(x, g):
+        return im2col.conv2d_weight_grad(x, g, geometry)
+    ran["simd.conv2d_weight_grad"] += 1
+    (_, channels, _, width), outputs, groups, (kh, kw) = x.shape, g.shape[1], geometry.groups, geometry.kernel_size
+    x, g = channels_last(x), channels_last(g)                                           # (N, H, W, C), (N, OH, OW, O)
+    if winograd.fits(geometry, channels, outputs):
+        return winograd.weight_grad(x, before(geometry), g)
+    if geometry.stride == (1, 1) and _tiles(outputs, channels, geometry) < _tiles(channels, outputs, geometry):
+        # Few output channels would leave most of each vector empty. The same sum with x and g in each other's place,
+        # dw[u,v,o, c] = sum over q of  g[pixels[q] + terms[u,v,o]] · x[q, c], has the channels of x there.
+        frame, tables = input_grad_tables(geometry, channels, outputs)[0]
+        pixels = Runs(np.arange(geometry.input_size[0]) * (frame.width * outputs), width, outputs)
+        dw = products(g, frame, tables.terms, pixels, x, groups)                        # (G, KH*KW*O/G, C/G)
+        dw = dw.reshape(groups, kh, kw, outputs // groups, -1).transpose(0, 3, 4, 1, 2)     # (G, O/G, C/G, KH, KW)
+    else:
+        frame, tables = forward_tables(geometry, channels, outputs)
+        dw = products(x, frame, tables.terms, pixel_runs(geometry, channels), g, groups)     # (G, KH*KW*C/G, O/G)
+        dw = dw.reshape(groups, kh, kw, channels // groups, -1).transpose(0, 4, 3, 1, 2)    # (G, O/G, C/G, KH, KW)
+    return np.ascontiguousarray(dw).reshape(outputs, channels // groups, kh, kw)
+
+
+def correlate(x: Array, frame: Frame, tables: Tables, matrices: Array, bias: Array | None, y: Array) -> None:
+    """The forward sum: x (N, H, W, C), matrices (K, G, O/G), bias (O,) or None -> y (N, OH, OW, O), filled in."""
+    chunks = _chunks(len(x), len(tables.pixels) // ROWS)
+    if matrices.shape[2] <= FEW and tables.terms.length % LANES == 0 and len(matrices):
+        lines = np.ascontiguousarray(matrices.transpose(1, 2, 0))                       # (G, O/G, K)
+        biases = np.zeros(y.shape[3], np.float32) if bias is None else np.ascontiguousarray(bias)
+        ranges = parts(len(x) * chunks, len(x) * len(tables.pixels) * lines.size / 16)
+        parallel(correlate_few, ranges, x, frame, tables.pixels, tables.terms, tables.outputs, lines, biases, chunks, y)
+        return
+    vectors, panels, biases = panels_of(matrices, bias)
+    ranges = parts(len(x) * chunks, len(x) * len(tables.pixels) * panels.size / 16)
+    parallel(CORRELATE[vectors], ranges, x, frame, tables.pixels, tables.terms, tables.outputs, panels, biases,
+             matrices.shape[2], chunks, y)
+
+
+def panels_of(matrices: Array, bias: Array | None) -> tuple[int, Array, Array]:
+    """How many vectors wide the tiles are to be; the matrices cut into panels of that width, in the order in which they
+    are read (G, blocks, K, width); and the bias for each panel (G, blocks * width). What is too wide is 0.
+    """
+    terms, groups, group_outputs = matrices.shape
+    vectors, blocks = _blocks(group_outputs)
+    width = vectors * LANES
+    panels = np.zeros((groups, blocks * width, terms), np.float32)
+    panels[:, :group_outputs] = matrices.transpose(1, 2, 0)                             # (G, O/G, K)
+    panels = panels.reshape(groups, blocks, width, terms).transpose(0, 1, 3, 2)         # (G, blocks, K, width)
+    biases = np.zeros((groups, blocks * width), np.float32)
+    if bias is not None:
+        biases[:, :group_outputs] = bias.reshape(groups, group_outputs)
+    return vectors, np.ascontiguousarray(panels), biases
+
+
+def products(x: Array, frame: Frame, terms: Runs, pixels: Runs, g: Array, groups: int) -> Array:
+    """The sum of the weight gradient: dw[k, o] = sum over all images' p of  x[terms[k] + pixels[p]] · g[p, o].
+
+    x (N, H, W, C), g (N, rows, columns, O) -> dw (G, K, O/G)
+    """
+    group_outputs = g.shape[3] // groups
+    vectors, blocks = _blocks(group_outputs)
+    width, every = vectors * LANES, all_of(terms)                                       # (K,)
+    chunks = _chunks(len(x), len(pixels.starts))
+    shape = (groups, blocks, len(_whole_tiles(every)), width)
+    ranges = parts(len(x) * chunks, g.size / g.shape[3] * math.prod(shape) / 16)
+    dw = np.zeros((len(ranges), *shape), np.float32)
+    row_of_g = _readable_beyond(g, group_outputs % width)
+    parallel_parts(_WEIGHTS[vectors], ranges, x, frame, pixels, _whole_tiles(every), row_of_g, g.shape[3], chunks, dw)
+    total = dw.sum(axis=0)[:, :, :len(every)].transpose(0, 2, 1, 3)                     # (G, K, blocks, width)
+    return total.reshape(groups, len(every), blocks * width)[:, :, :group_outputs]
+
+
+# -- the kernels: (start, stop) are units of work, each a chunk of the pixels of one image ----------------------------
+
+@compiled
+def aligned_zeros(count):
+    """Zeros that begin where a line of the cache does, so that a vector of them is in one line and not in two."""
+    memory = np.zeros(count + LANES, np.float32)
+    skip = -memory.ctypes.data // 4 % LANES
+    return memory[skip:skip + count]
+
+
+@compiled
+def framed(x, n, frame, scratch):
+    """The memory in which image n of x (N, H, W, C) stands in its frame, and where it begins there."""
+    _, height, width, channels = x.shape
+    if frame.height == height and frame.width == width:                     # no padding: it stands in x itself
+        return x.reshape(-1), n * height * width * channels
+    for i in range(height):
+        at = ((i + frame.top) * frame.width + frame.left) * channels
+        row = x[n, i].reshape(-1)                                           # (W*C,)
+        for k in range(row.size):
+            scratch[at + k] = row[k]
+    return scratch, 0
+
+
+@compiled
+def chunk_of(unit, chunks, count):
+    """Which image a unit of work is about, and which part of range(count) for it: from the first to before the last."""
+    n, chunk = unit // chunks, unit % chunks
+    return n, chunk * count // chunks, (chunk + 1) * count // chunks
+
+
+def _make_correlate(vectors: int) -> Callable[..., None]:
+    """The kernel of the forward sum, with tiles of ROWS pixels × `vectors` vectors of output channels."""
+    width = vectors * LANES
+
+    @compiled
+    def pixels_tile(image, begin, pixels, p, terms, w, at_w, biases, at_bias, y, at_y, outputs, count):
+        """y[outputs[p] + o] = bias[o] + sum over k of  x[pixels[p] + terms[k]] * w[k, o], for ROWS pixels from p on."""
+        stay_apart()
+        tile = copies(zeros(ROWS, vectors), biases, at_bias)
+        rows = pointers(tile, image, begin, pixels, p)
+        for start in terms.starts:
+            for i in range(terms.length):
+                tile = outer(tile, rows, start + i * terms.step, w, at_w)
+                at_w += width
+        store(tile, y, at_y, outputs, p, count)
+
+    @compiled
+    def correlate_images(start, stop, x, frame, pixels, terms, outputs, panels, biases, group_outputs, chunks, y):
+        groups, blocks, terms_count, _ = panels.shape                       # (G, blocks, K, width)
+        group_channels, image_size = x.shape[3] // groups, y.size // len(y)
+        w, biases, y = panels.reshape(-1), biases.reshape(-1), y.reshape(-1)
+        scratch = aligned_zeros(frame.height * frame.width * x.shape[3])
+        for unit in range(start, stop):
+            n, first, last = chunk_of(unit, chunks, pixels.size // ROWS)
+            image, begin = framed(x, n, frame, scratch)
+            for group in range(groups):
+                for block in range(blocks):
+                    panel, o = group * blocks + block, block * width
+                    at = n * image_size + group * group_outputs + o                     # y[n, 0, o] of this group
+                    for p in range(first * ROWS, last * ROWS, ROWS):
+                        pixels_tile(image, begin + group * group_channels, pixels, p, terms, w,
+                                    panel * terms_count * width, biases, panel * width, y, at, outputs,
+                                    group_outputs - o)
+
+    return correlate_images
+
+
+@compiled
+def few_tile(image, begin, pixels, p, terms, line, at, y, at_y, outputs, bias):
+    """y[outputs[p]] = bias + sum over k of  x[pixels[p] + terms[k]] * w[k], for ROWS pixels from p on."""
+    stay_apart()
+    tile = zeros(ROWS, 1)
+    rows = pointers(tile, image, begin, pixels, p)
+    for start in terms.starts:
+        for i in range(0, terms.length, LANES):
+            tile = inner(tile, rows, start + i, line, at)
+            at += LANES
+    store_sums(tile, y, at_y, outputs, p, bias)
+
+
+@compiled
+def correlate_few(start, stop, x, frame, pixels, terms, outputs, lines, biases, chunks, y):
+    """The forward sum for few output channels, one at a time: vectors hold 16 terms of a sum and not 16 channels."""
+    groups, group_outputs, terms_count = lines.shape                        # (G, O/G, K)
+    group_channels, image_size = x.shape[3] // groups, y.size // len(y)
+    lines, y = lines.reshape(-1), y.reshape(-1)
+    scratch = aligned_zeros(frame.height * frame.width * x.shape[3])
+    for unit in range(start, stop):
+        n, first, last = chunk_of(unit, chunks, pixels.size // ROWS)
+        image, begin = framed(x, n, frame, scratch)
+        for o in range(groups * group_outputs):
+            group = o // group_outputs
+            for p in range(first * ROWS, last * ROWS, ROWS):
+                few_tile(image, begin + group * group_channels, pixels, p, terms, lines, o * terms_count, y,
+                         n * image_size + o, outputs, biases[o])
+
+
+def _make_weights(vectors: int) -> Callable[..., None]:
+    """The kernel of the weight gradient, with tiles of ROWS terms × `vectors` vectors of output channels."""
+    width = vectors * LANES
+
+    @compiled
+    def terms_tile(image, begin, terms, k, pixels, first, last, g, at_g, outputs, dw, at_dw):
+        """dw[k, o] += sum over p of  x[terms[k] + pixels[p]] * g[p, o], for ROWS terms from k on."""
+        stay_apart()
+        tile = zeros(ROWS, vectors)
+        rows = pointers(tile, image, begin, terms, k)
+        at_g += first * pixels.length * outputs
+        for run in range(first, last):
+            start = pixels.starts[run]
+            for j in range(pixels.length):
+                tile = outer(tile, rows, start + j * pixels.step, g, at_g)
+                at_g += outputs
+        add_to(dw, at_dw, width, tile)
+
+    @compiled
+    def weights_of_images(part, start, stop, x, frame, pixels, terms, g, outputs, chunks, dw):
+        groups, blocks, terms_count, _ = dw.shape[1:]                       # (parts, G, blocks, K', width)
+        group_channels, group_outputs = x.shape[3] // groups, outputs // groups
+        image_size = pixels.starts.size * pixels.length * outputs
+        dw = dw[part].reshape(-1)
+        scratch = aligned_zeros(frame.height * frame.width * x.shape[3])
+        for unit in range(start, stop):
+            n, first, last = chunk_of(unit, chunks, pixels.starts.size)
+            image, begin = framed(x, n, frame, scratch)
+            for group in range(groups):
+                for block in range(blocks):
+                    at = n * image_size + group * group_outputs + block * width         # g[n, 0, o] of this group
+                    for k in range(0, terms_count, ROWS):
+                        terms_tile(image, begin + group * group_channels, terms, k, pixels, first, last, g, at, outputs,
+                                   dw, ((group * blocks + block) * terms_count + k) * width)
+
+    return weights_of_images
+
+
+# Two tile shapes: narrow results would leave half of a wide tile unused.
+CORRELATE = {vectors: _make_correlate(vectors) for vectors in {1, VECTORS}}
+_WEIGHTS = {vectors: _make_weights(vectors) for vectors in {1, VECTORS}}
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+@lru_cache(maxsize=256)
+def forward_tables(geometry: Conv2dGeometry, channels: int, outputs: int) -> tuple[Frame, Tables]:
+    """The frame of the images, and where the terms of each output pixel lie in it."""
+    (out_h, out_w), (kh, kw), (height, width) = geometry.output_size, geometry.kernel_size, geometry.padded_size
+    (s, t), (d, e), ((top, _), (left, _)) = geometry.stride, geometry.dilation, geometry.padding
+    i, j = np.arange(out_h)[:, None], np.arange(out_w)                                  # (OH, 1), (OW,)
+    u, v = np.arange(kh)[:, None], np.arange(kw)                                        # (KH, 1), (KW,)
+    return Frame(height, width, top, left), Tables(
+        pixels=_whole_tiles((i * s * width + j * t) * channels),
+        terms=_joined((u * d * width + v * e) * channels, channels // geometry.groups),
+        outputs=_whole_tiles((i * out_w + j) * outputs),
+        taps=np.arange(kh * kw),
+    )
+
+
+@lru_cache(maxsize=256)
+def pixel_runs(geometry: Conv2dGeometry, channels: int) -> Runs:
+    """`pixels` of the forward tables once more: one run for each row of the output."""
+    (out_h, out_w), (s, t), (_, width) = geometry.output_size, geometry.stride, geometry.padded_size
+    return Runs(np.arange(out_h) * (s * width * channels), out_w, t * channels)
+
+
+@lru_cache(maxsize=256)
+def input_grad_tables(geometry: Conv2dGeometry, channels: int, outputs: int) -> list[tuple[Frame, Tables]]:
+    """The frame of the gradients g, and for each pair of remainders where the terms of each input pixel lie in it."""
+    (_, width), (out_h, out_w), (s, t) = geometry.input_size, geometry.output_size, geometry.stride
+    rows, top, bottom = _lines(geometry, 0)
+    columns, left, right = _lines(geometry, 1)
+    frame = Frame(top + out_h + bottom, left + out_w + right, top, left)
+    every = []
+    for row, row_count, u, i in rows:
+        for column, column_count, v, j in columns:
+            m, n = np.arange(row_count)[:, None], np.arange(column_count)               # (M, 1), (N,)
+            windows = (i[:, None] + top) * frame.width + j + left                       # (U, V), for pixel 0, 0
+            every.append((frame, Tables(
+                pixels=_whole_tiles((m * frame.width + n) * outputs),
+                terms=_joined(windows * outputs, outputs // geometry.groups),
+                outputs=_whole_tiles(((row + m * s) * width + column + n * t) * channels),
+                taps=(u[:, None] * geometry.kernel_size[1] + v).ravel(),
+            )))
+    return every
+
+
+def _lines(geometry: Conv2dGeometry, axis: int) -> tuple[list[tuple[int, int, np.ndarray, np.ndarray]], int, int]:
+    """The rows (or columns) of an image by the remainder that they leave, and the windows that they were seen by.
+
+    For each remainder: the first row, how many rows s apart follow it, the taps u that fall on them, and which window i
+    it is whose tap u falls on the first row. Last, how many windows are missing before the first and after the last.
+    """
+    size, windows, kernel = geometry.input_size[axis], geometry.output_size[axis], geometry.kernel_size[axis]
+    s, d, start = geometry.stride[axis], geometry.dilation[axis], geometry.padding[axis][0]
+    lines, before, after = [], 0, 0
+    for remainder in range(s):
+        first = (remainder - start) % s
+        count = len(range(first, size, s))
+        u = np.array([u for u in range(kernel) if u * d % s == remainder], np.int64)
+        i = (first + start - u * d) // s
+        if count:
+            lines.append((first, count, u, i))
+        if count and len(u):
+            before, after = max(before, -int(i.min())), max(after, int(i.max()) + count - windows)
+    return lines, before, after
+
+
+def _joined(starts: np.ndarray, length: int) -> Runs:
+    """The runs of `length` numbers side by side that begin at `starts` (U, V); one for each U if they adjoin."""
+    if starts.shape[1] and (np.diff(starts) == length).all():
+        return Runs(np.ascontiguousarray(starts[:, 0]), length * starts.shape[1], 1)
+    return Runs(starts.ravel(), length, 1)
+
+
+def all_of(runs: Runs) -> np.ndarray:
+    """All addresses of the runs, one by one."""
+    return (runs.starts[:, None] + np.arange(runs.length) * runs.step).ravel()
+
+
+def _whole_tiles(addresses: np.ndarray) -> np.ndarray:
+    """The addresses in a row, the last one repeated until there are enough for whole tiles."""
+    addresses = addresses.ravel()
+    return np.pad(addresses, (0, -len(addresses) % ROWS), mode="edge")
+
+
+def before(geometry: Conv2dGeometry) -> tuple[int, int]:
+    """The padding above and to the left of an image."""
+    (top, _), (left, _) = geometry.padding
+    return top, left
+
+
+def _tiles(channels: int, outputs: int, geometry: Conv2dGeometry) -> int:
+    """How many vectors the tiles of `products` have in all for one pixel, with these channels of x and of g."""
+    kh, kw = geometry.kernel_size
+    terms, (vectors, blocks) = kh * kw * channels // geometry.groups, _blocks(outputs // geometry.groups)
+    return -(-terms // ROWS) * blocks * vectors
+
+
+def _blocks(outputs: int) -> tuple[int, int]:
+    """How many vectors wide a tile is to be for that many output channels, and how many tiles they take."""
+    vectors = VECTORS if -(-outputs // LANES) % VECTORS == 0 else 1
+    return vectors, -(-outputs // (vectors * LANES))
+
+
+def _chunks(images: int, most: int) -> int:
+    """Into how many chunks to cut each image, so that few images keep all threads busy too."""
+    wanted, images = 4 * get_num_threads(), max(images, 1)                  # units of work; images of an empty batch
+    return 1 if images >= wanted else min(-(-wanted // images), most)
+
+
+def _readable_beyond(g: Array, overhang: int) -> Array:
+    """g in a row. If tiles hang over the last channel, they read some numbers beyond the end, so there must be some."""
+    if overhang == 0:
+        return g.reshape(-1)
+    row = np.zeros(g.size + VECTORS * LANES, g.dtype)
+    row[:g.size] = g.reshape(-1)
+    return row

@@ -1,0 +1,168 @@
+"""One pool of threads for all kernels, and one thread for the matrix library while it works.
+
+A kernel does the work of a range of images (or rows): `kernel(start, stop, …)`. `parts` cuts the whole range into one
+part for each thread, and `parallel` runs them. Compiled kernels and NumPy's products release Python's lock, so the
+parts run at the same time.
+
+The matrix library (BLAS) has a pool of its own, whose threads wait for work by spinning: for milliseconds after a
+product they keep the cores from everyone else. So under `one_blas_thread()` it computes in the thread that calls it,
+and whoever wants a product on all cores cuts it into parts like everything else here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from minidl.errors import SettingError
+
+WORTH_A_THREAD = 1 << 18            # numbers; one thread is through with them before another has woken up
+ran: Counter[str] = Counter()       # "set.kernel" -> how often it has done the work itself, and not handed it on
+
+_Task = Callable[[], Any]
+_lock = threading.Lock()
+_tasks: SimpleQueue[_Task] = SimpleQueue()
+_workers: list[threading.Thread] = []
+_in_worker = threading.local()
+
+
+def _cores() -> int:
+    """How many cores this process may use; OMP_NUM_THREADS, which other libraries go by, says less if it is set."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_threads = _cores()
+
+
+def get_num_threads() -> int:
+    """How many threads kernels use."""
+    return _threads
+
+
+def set_num_threads(threads: int) -> None:
+    """Use that many threads for kernels from now on, instead of one for each core."""
+    global _threads
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise SettingError(f"got {threads!r}, expected an integer ≥ 1", where="set_num_threads")
+    _threads = threads
+
+
+def parts(count: int, numbers: float) -> list[tuple[int, int]]:
+    """range(count), cut into one contiguous (start, stop) for each thread that it is worth to wake, none of them empty.
+
+    numbers: how many numbers the kernel goes through; 16 multiplications of a product count as one.
+    """
+    number = max(1, min(_threads, count, int(numbers) // WORTH_A_THREAD))
+    return [(count * i // number, count * (i + 1) // number) for i in range(number)]
+
+
+def parallel(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *arguments: Any) -> None:
+    """Call `kernel(start, stop, *arguments)` for all parts at the same time."""
+    run([partial(kernel, start, stop, *arguments) for start, stop in ranges])
+
+
+def parallel_parts(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *arguments: Any) -> None:
+    """Call `kernel(part, start, stop, *arguments)` for all parts at the same time.
+
+    For sums over all images: every part adds to a result of its own, and these are added in the order of the parts. So
+    the same number of threads gives the same bits in every run.
+    """
+    run([partial(kernel, part, start, stop, *arguments) for part, (start, stop) in enumerate(ranges)])
+
+
+def run(tasks: list[_Task]) -> None:
+    """Run all tasks and return when the last one is done; the first in this thread, the others in the pool's.
+
+    A task that itself comes here runs its tasks one after the other. The first error, if any, is raised here.
+    """
+    if len(tasks) == 1 or getattr(_in_worker, "yes", False):
+        for task in tasks:
+            task()
+        return
+    _have_workers(len(tasks) - 1)
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    for task in tasks[1:]:
+        _tasks.put(lambda task=task: done.put(_error_of(task)))         # type: ignore[misc]
+    errors = [_error_of(tasks[0])] + [done.get() for _ in tasks[1:]]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _error_of(task: _Task) -> BaseException | None:
+    try:
+        task()
+    except BaseException as error:
+        return error
+    return None
+
+
+def _have_workers(number: int) -> None:
+    with _lock:
+        while len(_workers) < number:
+            worker = threading.Thread(target=_work, name=f"minidl kernels {len(_workers) + 1}", daemon=True)
+            worker.start()
+            _workers.append(worker)
+
+
+def _work() -> None:
+    _in_worker.yes = True
+    while True:
+        _tasks.get()()
+
+
+def _forget_workers() -> None:
+    """A forked process has none of its parent's threads."""
+    global _tasks, _lock
+    _tasks, _lock = SimpleQueue(), threading.Lock()
+    _workers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
+
+
+# -- the matrix library ------------------------------------------------------------------------------------------------
+
+_blas: list[Any] | None = None                  # what sets the threads of each matrix library in this process
+_blas_users = 0                                 # how many `one_blas_thread` blocks are open, in all threads
+_blas_before: list[int] = []
+
+
+def _blas_libraries() -> list[Any]:
+    global _blas
+    if _blas is None:
+        from threadpoolctl import ThreadpoolController
+
+        _blas = ThreadpoolController().select(user_api="blas").lib_controllers
+    return _blas
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Inside the block the matrix library uses one thread, afterwards as many as before."""
+    global _blas_users
+    libraries = _blas_libraries()
+    with _lock:
+        _blas_users += 1
+        if _blas_users == 1:
+            _blas_before[:] = [library.get_num_threads() for library in libraries]
+            for library in libraries:
+                library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                for library, threads in zip(libraries, _blas_before, strict=True):
+                    library.set_num_threads(threads)

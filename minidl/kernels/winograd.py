@@ -1,0 +1,279 @@
+"""Winograd's convolution: a 3×3 window with 16 multiplications for four outputs instead of 36.
+
+For one output a 3×3 window takes 9 multiplications, for a square of 2×2 outputs 36. But the 4×4 inputs of that square
+and the 3×3 weights can be turned into two tables of 4×4 numbers, whose products, element by element, give all four:
+
+    Y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ d B)] A          d: 4×4 inputs, w: 3×3 weights, Y: 2×2 outputs
+
+    Bᵀ = 1  0 -1  0      G =  1   0   0      Aᵀ = 1  1  1  0
+         0  1  1  0          ½   ½   ½            0  1 -1 -1
+         0 -1  1  0          ½  -½   ½
+         0  1  0 -1           0   0   1
+
+B and A hold only 0, 1 and -1: the turning takes additions. With many channels ⊙ becomes 16 products of matrices, one
+for each place in the table,   M[place] = V[place] (squares, C) @ U[place] (C, O),   which is where the time goes; the
+sums before and after it are done once for all channels of the other side. The gradient of the inputs is the same
+convolution with the weights turned around. The gradient of the weights goes the way back:
+
+    dw = Gᵀ [sum over all squares of  (A dY Aᵀ) ⊙ (Bᵀ d B)] G
+
+What it costs: a number that is not finite spoils the whole square of four outputs, also those whose window it is not in.
+
+Ref: Winograd 1980, "Arithmetic Complexity of Computations"; Lavin and Gray 2015, arXiv:1509.09308
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.backend import Array
+from minidl.kernels.compiling import compiled
+from minidl.kernels.geometry import Conv2dGeometry
+from minidl.kernels.threads import parallel, parallel_parts, parts, ran
+from minidl.kernels.vectors import (
+    LANES,
+    ROWS,
+    VECTORS,
+    add_to,
+    load,
+    minus,
+    outer,
+    plus,
+    pointers,
+    save,
+    stay_apart,
+    store,
+    zeros,
+)
+
+PLACES = 16
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+TABLE_OF_NINE = np.kron(G, G)                       # (16, 9): G w Gᵀ for w in a row of nine numbers, as one product
+CACHED = 1 << 17                                    # numbers in tables that stay in a core's cache, 512 KiB
+
+
+def fits(geometry: Conv2dGeometry, channels: int, outputs: int) -> bool:
+    """Whether it can be done this way: 3×3 windows side by side, and whole vectors of channels on both sides."""
+    width = VECTORS * LANES
+    return (geometry.kernel_size == (3, 3) and geometry.stride == (1, 1) and geometry.dilation == (1, 1)
+            and geometry.groups == 1 and channels % width == 0 and outputs % width == 0)
+
+
+def table_of_weights(w: Array) -> Array:
+    """w (O, C, 3, 3) -> U = G w Gᵀ in the order in which it is read, (16, O / width, C, width)."""
+    outputs, channels, _, _ = w.shape
+    width = VECTORS * LANES
+    table = w.reshape(-1, 9) @ TABLE_OF_NINE.T                              # (O*C, 9) @ (9, 16) -> (O*C, 16)
+    table = table.reshape(outputs // width, width, channels, PLACES)
+    return np.ascontiguousarray(table.transpose(3, 0, 2, 1))
+
+
+def correlate(x: Array, padding: tuple[int, int], table: Array, bias: Array | None, y: Array) -> None:
+    """x (N, H, W, C), rows and columns of padding before it, table of weights, bias (O,) -> y (N, OH, OW, O)."""
+    ran["winograd.correlate"] += 1
+    images, rows, columns, outputs = y.shape
+    squares = images * -(-rows // 2) * -(-columns // 2)
+    blocks = -(-squares // ROWS)
+    biases = np.zeros(outputs, np.float32) if bias is None else np.ascontiguousarray(bias)
+    parallel(correlate_blocks, parts(blocks, squares * table.size / 16), x, padding, table, biases, y)
+
+
+def weight_grad(x: Array, padding: tuple[int, int], g: Array) -> Array:
+    """x (N, H, W, C), rows and columns of padding before it, g (N, OH, OW, O) -> dw (O, C, 3, 3)."""
+    ran["winograd.weight_grad"] += 1
+    images, rows, columns, outputs = g.shape
+    channels, squares = x.shape[3], images * -(-rows // 2) * -(-columns // 2)
+    at_once = max(ROWS, CACHED // (PLACES * (channels + outputs)))          # squares whose tables exist at a time
+    ranges = parts(squares, squares * PLACES * outputs * channels / 16)
+    of_rows = np.minimum(np.arange(-(-outputs // ROWS) * ROWS), outputs - 1)     # (O',): whole tiles, the last repeated
+    table = np.zeros((len(ranges), PLACES, len(of_rows), channels), np.float32)
+    parallel_parts(weight_blocks, ranges, x, padding, g, at_once, of_rows, table)
+    table = table.sum(axis=0)[:, :outputs]                                  # (16, O, C)
+    return (table.transpose(1, 2, 0).reshape(-1, PLACES) @ TABLE_OF_NINE).reshape(outputs, channels, 3, 3)
+
+
+@compiled
+def correlate_blocks(start, stop, x, padding, table, biases, y):
+    """Some blocks of ROWS squares each: turn the inputs, multiply, turn the products back."""
+    _, o_blocks, channels, width = table.shape                              # (16, O / width, C, width)
+    outputs, (_, rows, columns, _) = o_blocks * width, y.shape
+    across, down = (columns + 1) // 2, (rows + 1) // 2
+    every = len(y) * down * across
+    v = np.empty(PLACES * ROWS * channels, np.float32)                      # (16, ROWS, C)
+    m = np.empty(PLACES * ROWS * outputs, np.float32)                       # (16, ROWS, O)
+    patch = np.empty(16 * channels, np.float32)                             # (4, 4, C)
+    rows_of_v, rows_of_m = np.arange(ROWS) * channels, np.arange(ROWS) * outputs
+    u = table.reshape(-1)
+    for block in range(start, stop):
+        count = min(ROWS, every - block * ROWS)
+        for t in range(count):
+            n, i, j = square(block * ROWS + t, down, across)
+            cut_out(x, n, 2 * i - padding[0], 2 * j - padding[1], 4, patch)
+            turn_inputs(patch, channels, v, t * channels, ROWS * channels)
+        for place in range(PLACES):
+            for o_block in range(o_blocks):
+                multiply(v, place * ROWS * channels, rows_of_v, channels, u,
+                         (place * o_blocks + o_block) * channels * width, m,
+                         place * ROWS * outputs + o_block * width, rows_of_m)
+        for t in range(count):
+            n, i, j = square(block * ROWS + t, down, across)
+            turn_products(m, t * outputs, ROWS * outputs, biases, y, n, 2 * i, 2 * j)
+
+
+@compiled
+def weight_blocks(part, start, stop, x, padding, g, at_once, of_rows, table):
+    """Some squares' sum of (A dY Aᵀ) ⊙ (Bᵀ d B), with products of O × C numbers for each place."""
+    (_, rows, columns, outputs), channels = g.shape, x.shape[3]
+    across, down = (columns + 1) // 2, (rows + 1) // 2
+    v = np.empty(PLACES * at_once * channels, np.float32)                   # (16, squares, C)
+    d = np.empty(PLACES * at_once * outputs, np.float32)                    # (16, squares, O)
+    patch, four = np.empty(16 * channels, np.float32), np.empty(4 * outputs, np.float32)
+    table = table[part].reshape(-1)                                         # (16 * O' * C,)
+    for first in range(start, stop, at_once):
+        count = min(at_once, stop - first)
+        for t in range(count):
+            n, i, j = square(first + t, down, across)
+            cut_out(x, n, 2 * i - padding[0], 2 * j - padding[1], 4, patch)
+            turn_inputs(patch, channels, v, t * channels, at_once * channels)
+            cut_out(g, n, 2 * i, 2 * j, 2, four)
+            turn_gradients(four, outputs, d, t * outputs, at_once * outputs)
+        for place in range(PLACES):
+            for o in range(0, of_rows.size, ROWS):
+                for c in range(0, channels, VECTORS * LANES):
+                    add_products(d, place * at_once * outputs, of_rows, o, outputs, count, v,
+                                 place * at_once * channels + c, channels, table,
+                                 (place * of_rows.size + o) * channels + c)
+
+
+@compiled
+def add_products(d, begin, of_rows, o, outputs, count, v, at_v, channels, table, at):
+    """table[place, o, c] += sum over squares t of  d[place, t, o] * v[place, t, c], a tile of it."""
+    stay_apart()
+    tile = zeros(ROWS, VECTORS)
+    rows = pointers(tile, d, begin, of_rows, o)
+    for t in range(count):
+        tile = outer(tile, rows, t * outputs, v, at_v)
+        at_v += channels
+    add_to(table, at, channels, tile)
+
+
+@compiled
+def turn_gradients(four, outputs, d, at, step):
+    """D[place, t] = (A dY Aᵀ)[place] for all channels; places are `step` apart."""
+    zero = zeros(1, 1)
+    for o in range(0, outputs, LANES):
+        a, b = load(four, o), load(four, o + outputs)                       # dY, row 0
+        e, f = load(four, o + 2 * outputs), load(four, o + 3 * outputs)     # dY, row 1
+        save_gradients(d, at + o, step, a, b)
+        save_gradients(d, at + o + 4 * step, step, plus(a, e), plus(b, f))
+        save_gradients(d, at + o + 8 * step, step, minus(a, e), minus(b, f))
+        save_gradients(d, at + o + 12 * step, step, minus(zero, e), minus(zero, f))
+
+
+@compiled
+def save_gradients(d, at, step, a, b):
+    """A row of two times Aᵀ, one place after the other."""
+    save(d, at, a)
+    save(d, at + step, plus(a, b))
+    save(d, at + 2 * step, minus(a, b))
+    save(d, at + 3 * step, minus(zeros(1, 1), b))
+
+
+@compiled
+def square(index, down, across):
+    """Image, row and column of a square of outputs."""
+    n, rest = index // (down * across), index % (down * across)
+    return n, rest // across, rest % across
+
+
+@compiled
+def cut_out(x, n, top, left, size, patch):
+    """A square of size × size pixels, zeros where it lies outside of the image."""
+    _, height, width, channels = x.shape
+    for r in range(size):
+        for s in range(size):
+            row, column, at = top + r, left + s, (r * size + s) * channels
+            if 0 <= row < height and 0 <= column < width:
+                pixel = x[n, row, column]
+                for c in range(channels):
+                    patch[at + c] = pixel[c]
+            else:
+                for c in range(channels):
+                    patch[at + c] = 0
+
+
+@compiled
+def turn_four(a, b, c, d):
+    """Bᵀ times four vectors."""
+    return minus(a, c), plus(b, c), minus(c, b), minus(b, d)
+
+
+@compiled
+def turn_inputs(patch, channels, v, at, step):
+    """V[place, t] = (Bᵀ d B)[place] for all channels; places are `step` apart."""
+    for c in range(0, channels, LANES):
+        p00, p01, p02, p03 = turned_column(patch, c, channels)
+        p10, p11, p12, p13 = turned_column(patch, c + channels, channels)
+        p20, p21, p22, p23 = turned_column(patch, c + 2 * channels, channels)
+        p30, p31, p32, p33 = turned_column(patch, c + 3 * channels, channels)
+        save_row(v, at + c, step, p00, p10, p20, p30)
+        save_row(v, at + c + 4 * step, step, p01, p11, p21, p31)
+        save_row(v, at + c + 8 * step, step, p02, p12, p22, p32)
+        save_row(v, at + c + 12 * step, step, p03, p13, p23, p33)
+
+
+@compiled
+def turned_column(patch, at, channels):
+    """Bᵀ times a column of the patch."""
+    row = 4 * channels
+    return turn_four(load(patch, at), load(patch, at + row), load(patch, at + 2 * row), load(patch, at + 3 * row))
+
+
+@compiled
+def save_row(v, at, step, a, b, c, d):
+    """A row of four times B, one place after the other."""
+    e, f, g, h = turn_four(a, b, c, d)
+    save(v, at, e)
+    save(v, at + step, f)
+    save(v, at + 2 * step, g)
+    save(v, at + 3 * step, h)
+
+
+@compiled
+def multiply(v, begin, rows_of_v, channels, u, at_u, m, at_m, rows_of_m):
+    """M[place] = V[place] @ U[place], a tile of it: ROWS squares × `width` output channels."""
+    stay_apart()
+    tile = zeros(ROWS, VECTORS)
+    rows = pointers(tile, v, begin, rows_of_v, 0)
+    for c in range(channels):
+        tile = outer(tile, rows, c, u, at_u)
+        at_u += VECTORS * LANES
+    store(tile, m, at_m, rows_of_m, 0, VECTORS * LANES)
+
+
+@compiled
+def turn_products(m, at, step, biases, y, n, i, j):
+    """Y = Aᵀ M A + bias for one square, without what lies beyond the image."""
+    _, rows, columns, outputs = y.shape
+    result = y[n].reshape(-1)
+    for o in range(0, outputs, LANES):
+        bias = load(biases, o)
+        a0, b0 = turned_products(m, at + o, 4 * step)
+        a1, b1 = turned_products(m, at + o + step, 4 * step)
+        a2, b2 = turned_products(m, at + o + 2 * step, 4 * step)
+        a3, b3 = turned_products(m, at + o + 3 * step, 4 * step)
+        here = (i * columns + j) * outputs + o
+        save(result, here, plus(bias, plus(a0, plus(a1, a2))))
+        if j + 1 < columns:
+            save(result, here + outputs, plus(bias, minus(minus(a1, a2), a3)))
+        if i + 1 < rows:
+            save(result, here + columns * outputs, plus(bias, plus(b0, plus(b1, b2))))
+            if j + 1 < columns:
+                save(result, here + (columns + 1) * outputs, plus(bias, minus(minus(b1, b2), b3)))
+
+
+@compiled
+def turned_products(m, at, row):
+    """Aᵀ times a column of four."""
+    a, b, c, d = load(m, at), load(m, at + row), load(m, at + 2 * row), load(m, at + 3 * row)
+    return plus(a, plus(b, c)), minus(minus(b, c), d)
