@@ -295,6 +295,7 @@ def test_code_that_nobody_uses_is_removed(tmp_path):
 # -- python -m minidl --------------------------------------------------------------------------------------------------
 
 @needs_xdg
+@pytest.mark.slow
 def test_warmup_compiles_every_kernel_and_then_finds_nothing_to_do(copy):
     # a kernel that warmup forgets is compiled in the middle of a lesson: look for functions without any code
     forgotten = ("; print(*sorted(f'{f.__module__}.{f.__name__}' for f in compiling._ours "

@@ -34,6 +34,7 @@ from minidl.kernels.threads import parallel, parts, ran
 from minidl.kernels.vectors import ROWS
 
 NO_POOLING, MAX, AVG = 0, 1, 2
+FIRST, ONE = np.int64(0), np.int64(1)                       # written as 0 and 1 they would be types of their own
 NOTHING = np.empty((0, 0, 0, 0), np.bool_)                  # stands for a mask that is not there
 
 
@@ -86,7 +87,8 @@ def _make_forward(vectors: int) -> Callable[..., None]:
                        blocked, indices, y):
         z = np.empty((1, *size, y.shape[3]), np.float32)
         for n in range(start, stop):
-            correlate_images(0, 1, x[n:n + 1], frame, pixels, terms, outputs, panels, biases, group_outputs, 1, z)
+            correlate_images(FIRST, ONE, x[n:n + 1], frame, pixels, terms, outputs, panels, biases, group_outputs, ONE,
+                             z)
             finish(z, n, rest, blocked, indices, y)
 
     return forward_images
@@ -99,7 +101,7 @@ def forward_by_winograd(start, stop, x, padding, table, biases, size, at_once, r
     squares = ((size[0] + 1) // 2) * ((size[1] + 1) // 2)
     for n in range(start, stop, at_once):
         count = min(at_once, stop - n)
-        winograd.correlate_blocks(0, (count * squares + ROWS - 1) // ROWS, x[n:n + count], padding, table, biases,
+        winograd.correlate_blocks(FIRST, (count * squares + ROWS - 1) // ROWS, x[n:n + count], padding, table, biases,
                                   z[:count])
         finish(z[:count], n, rest, blocked, indices, y)
 
@@ -113,13 +115,13 @@ def finish(z, n, rest, blocked, indices, y):
     if relu_first:
         relu_in_place(z, blocked[n:last])
     if pooling == MAX:
-        max_pool(0, images, z, window, pooled, indices[n:last])
+        max_pool(FIRST, images, z, window, pooled, indices[n:last])
     elif pooling == AVG:
-        avg_pool(0, images, z, window, shares, pooled)
+        avg_pool(FIRST, images, z, window, shares, pooled)
     result = z if pooling == NO_POOLING else pooled
     if relu_after:
         relu_in_place(result, blocked[n:last])
-    repeat_cells(0, images, result, repeat, y[n:last])
+    repeat_cells(FIRST, images, result, repeat, y[n:last])
 
 
 @compiled
@@ -138,17 +140,20 @@ def _backward(start, stop, g, plan, tiles, window, shares, repeat, blocked, indi
     pooled = np.empty((1, rows // repeat[0], columns // repeat[1], channels), np.float32)
     for n in range(start, stop):
         below = dz[n:n + 1] if pooling == NO_POOLING else pooled
-        sum_copies(0, 1, g[n:n + 1], repeat, below)
+        if repeat == (1, 1):
+            below[:] = g[n:n + 1]
+        else:
+            sum_copies(FIRST, ONE, g[n:n + 1], repeat, below)
         if relu_after:
             block(below, blocked[n])
         if pooling == MAX and tiles:
-            max_pool_cells(0, 1, below, indices[n:n + 1], (window[0], window[1]), dz[n:n + 1])
+            max_pool_cells(FIRST, ONE, below, indices[n:n + 1], (window[0], window[1]), dz[n:n + 1])
         elif pooling == MAX:
-            max_pool_input_grad(0, 1, below, indices[n:n + 1], dz[n:n + 1])
+            max_pool_input_grad(FIRST, ONE, below, indices[n:n + 1], dz[n:n + 1])
         elif pooling == AVG and tiles:
-            avg_pool_cells(0, 1, below, (window[0], window[1]), shares, dz[n:n + 1])
+            avg_pool_cells(FIRST, ONE, below, (window[0], window[1]), shares, dz[n:n + 1])
         elif pooling == AVG:
-            avg_pool_input_grad(0, 1, below, window, shares, dz[n:n + 1])
+            avg_pool_input_grad(FIRST, ONE, below, window, shares, dz[n:n + 1])
         if relu_first:
             block(dz[n:n + 1], blocked[n])
 

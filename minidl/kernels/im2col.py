@@ -155,7 +155,8 @@ def _to_groups(g: Array, groups: int) -> Array:
 
 def _from_groups(y: Array, batch: int, output_size: tuple[int, int]) -> Array:
     """(G, N*OH*OW, O/G) -> (N, OH, OW, O)."""
-    return y.transpose(1, 0, 2).reshape(batch, *output_size, y.shape[0] * y.shape[2])
+    pixels = xp_of(y).ascontiguousarray(y.transpose(1, 0, 2))               # (N*OH*OW, G, O/G), also of one channel
+    return pixels.reshape(batch, *output_size, y.shape[0] * y.shape[2])
 
 
 # -- pooling -------------------------------------------------------------------------------------------------------
@@ -170,7 +171,8 @@ def repeat2d(x: Array, factors: Pair) -> Array:
 def repeat2d_input_grad(g: Array, factors: Pair) -> Array:
     """Each cell gets the sum of the gradients of its copies: g (N, C, H*r, W*s) -> dx (N, C, H, W)."""
     (batch, channels, height, width), (r, s) = g.shape, factors
-    copies = g.transpose(0, 2, 3, 1).reshape(batch, height // r, r, width // s, s, channels)    # (N, H, r, W, s, C)
+    pixels = xp_of(g).ascontiguousarray(g.transpose(0, 2, 3, 1))             # (N, H*r, W*s, C)
+    copies = pixels.reshape(batch, height // r, r, width // s, s, channels)  # (N, H, r, W, s, C)
     return backend_of(g).sum(copies, (2, 4), False).transpose(0, 3, 1, 2)    # (N, H, W, C) -> (N, C, H, W)
 
 

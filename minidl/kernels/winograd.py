@@ -17,7 +17,7 @@ convolution with the weights turned around. The gradient of the weights goes the
 
     dw = Gᵀ [sum over all squares of  (A dY Aᵀ) ⊙ (Bᵀ d B)] G
 
-What it costs: a number that is not finite spoils the whole square of four outputs, also those whose window it is not in.
+What it costs: a number that is not finite spoils all four outputs of a square, also those whose window it is not in.
 
 Ref: Winograd 1980, "Arithmetic Complexity of Computations"; Lavin and Gray 2015, arXiv:1509.09308
 """
@@ -49,14 +49,15 @@ from minidl.kernels.vectors import (
 PLACES = 16
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 TABLE_OF_NINE = np.kron(G, G)                       # (16, 9): G w Gᵀ for w in a row of nine numbers, as one product
+SMALLEST = 4                                        # rows and columns of the output, else most squares are cut off
 CACHED = 1 << 17                                    # numbers in tables that stay in a core's cache, 512 KiB
 
 
 def fits(geometry: Conv2dGeometry, channels: int, outputs: int) -> bool:
-    """Whether it can be done this way: 3×3 windows side by side, and whole vectors of channels on both sides."""
+    """Whether it can be done this way: 3×3 windows side by side, whole tiles of channels on both sides."""
     width = VECTORS * LANES
     return (geometry.kernel_size == (3, 3) and geometry.stride == (1, 1) and geometry.dilation == (1, 1)
-            and geometry.groups == 1 and channels % width == 0 and outputs % width == 0)
+            and geometry.groups == 1 and min(geometry.output_size) >= SMALLEST and channels % width == 0 and outputs % width == 0)
 
 
 def table_of_weights(w: Array) -> Array:
