@@ -206,7 +206,8 @@ def _steps_then_grads(roots: list[tuple[Node, Tensor]], retain_graph: bool | Non
         node, g = found.popitem()
         tensor = None if node.tensor is None else node.tensor()
         if tensor is not None:                              # else nobody can ask for its .grad any more
-            _add_to_grad(tensor, g, is_spare=_holders(g) == _HELD_ONCE)
+            is_spare = _holders(g) == _HELD_ONCE
+            _add_to_grad(tensor, g, is_spare)
 
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.kernels import winograd
+from minidl.kernels.addresses import before, forward_tables
 from minidl.kernels.compiling import compiled
 from minidl.kernels.fused import Kept, Stages
 from minidl.kernels.geometry import Conv2dGeometry
@@ -29,7 +30,7 @@ from minidl.kernels.pooling import (
     sum_copies,
     tiles_the_image,
 )
-from minidl.kernels.simd import CORRELATE, before, forward_tables, panels_of
+from minidl.kernels.simd import CORRELATE, panels_of
 from minidl.kernels.threads import parallel, parts, ran
 from minidl.kernels.vectors import ROWS
 

@@ -20,7 +20,6 @@ from minidl.kernels.geometry import Pair, Pool2dGeometry, Window2d
 from minidl.kernels.layout import channels_last
 from minidl.kernels.threads import parallel, parts, ran
 
-
 TWO_BY_TWO = (2, 2, 2, 2, 1, 1, 0, 0)           # `numbers_of` a window of 2×2 in steps of 2, without the last
 
 

@@ -1,20 +1,15 @@
 """The fast kernels: direct convolution with register tiles, for float32 on the CPU.
 
 In channels-last memory a convolution needs no copied windows. Let p number the pixels of the output and k the terms of
-the sum for one of them, k = (u, v, c). Where a term lies in the padded image is then the sum of two numbers,
-
-    address(p, k) = pixels[p] + terms[k]        pixels[i, j]   = (i·s · width + j·s) · channels
-                                                terms[u, v, c] = (u·d · width + v·d) · channels + c
-
-and the three functions of a convolution are products of matrices, one of which is never written down:
+the sum for one of them. Where a term lies in the padded image is pixels[p] + terms[k] (see addresses.py), and the three
+functions of a convolution are products of matrices, one of which is never written down:
 
     forward        y[p, o]  = sum over k of  x[pixels[p] + terms[k]] · w[k, o]
     weight grad    dw[k, o] = sum over p of  x[terms[k] + pixels[p]] · g[p, o]
     input grad     the forward sum once more, with g in the place of x, a transposed w, and other tables
 
-Each is computed a tile at a time (see vectors.py). Tables of `pixels` and `terms` hold all there is to stride, dilation
-and padding. What a sum runs over comes as `Runs`, evenly spaced addresses, because a table read in the innermost loop
-made it half as fast.
+Each is computed a tile at a time (see vectors.py). What a sum runs over comes as `Runs`, evenly spaced addresses: a
+table read in the innermost loop made it half as fast.
 
 3×3 windows side by side, with many channels, take a shorter way (see winograd.py).
 
@@ -25,13 +20,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from minidl.backend import Array
 from minidl.kernels import im2col, winograd
+from minidl.kernels.addresses import (
+    Frame,
+    Runs,
+    Tables,
+    all_of,
+    before,
+    forward_tables,
+    input_grad_tables,
+    pixel_runs,
+    whole_tiles,
+)
 from minidl.kernels.compiling import compiled
 from minidl.kernels.geometry import Conv2dGeometry
 from minidl.kernels.layout import channels_last
@@ -63,32 +67,6 @@ __all__ = ["avg_pool2d", "avg_pool2d_input_grad", "conv2d", "conv2d_input_grad",
            "max_pool2d", "max_pool2d_input_grad", "repeat2d", "repeat2d_input_grad"]
 
 FEW = 4                         # output channels that are computed one at a time
-
-
-class Frame(NamedTuple):
-    """The size of an image with zeros around it, so that no term of a sum needs a check, and where the image begins."""
-
-    height: int
-    width: int
-    top: int
-    left: int
-
-
-class Runs(NamedTuple):
-    """The addresses  starts[r] + i · step  for all r and all i < length, in that order."""
-
-    starts: np.ndarray
-    length: int
-    step: int
-
-
-class Tables(NamedTuple):
-    """Where the terms of each output pixel lie in a framed image, and where the pixel is written; all are addresses."""
-
-    pixels: np.ndarray              # (P',) from the start of the framed image; P' is P rounded up to whole tiles
-    terms: Runs                     # K in all, from the pixel
-    outputs: np.ndarray             # (P',) from the start of the result
-    taps: np.ndarray                # (T,) u * KW + v of the taps that take part; K = T * channels of a group
 
 
 # -- the three functions -----------------------------------------------------------------------------------------------
@@ -200,11 +178,11 @@ def products(x: Array, frame: Frame, terms: Runs, pixels: Runs, g: Array, groups
     vectors, blocks = _blocks(group_outputs)
     width, every = vectors * LANES, all_of(terms)                                       # (K,)
     chunks = _chunks(len(x), len(pixels.starts))
-    shape = (groups, blocks, len(_whole_tiles(every)), width)
+    shape = (groups, blocks, len(whole_tiles(every)), width)
     ranges = parts(len(x) * chunks, g.size / g.shape[3] * math.prod(shape) / 16)
     dw = np.zeros((len(ranges), *shape), np.float32)
     row_of_g = _readable_beyond(g, group_outputs % width)
-    parallel_parts(_WEIGHTS[vectors], ranges, x, frame, pixels, _whole_tiles(every), row_of_g, g.shape[3], chunks, dw)
+    parallel_parts(_WEIGHTS[vectors], ranges, x, frame, pixels, whole_tiles(every), row_of_g, g.shape[3], chunks, dw)
     total = dw.sum(axis=0)[:, :, :len(every)].transpose(0, 2, 1, 3)                     # (G, K, blocks, width)
     return total.reshape(groups, len(every), blocks * width)[:, :, :group_outputs]
 
@@ -350,95 +328,7 @@ CORRELATE = {vectors: _make_correlate(vectors) for vectors in {1, VECTORS}}
 _WEIGHTS = {vectors: _make_weights(vectors) for vectors in {1, VECTORS}}
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------
-
-@lru_cache(maxsize=256)
-def forward_tables(geometry: Conv2dGeometry, channels: int, outputs: int) -> tuple[Frame, Tables]:
-    """The frame of the images, and where the terms of each output pixel lie in it."""
-    (out_h, out_w), (kh, kw), (height, width) = geometry.output_size, geometry.kernel_size, geometry.padded_size
-    (s, t), (d, e), ((top, _), (left, _)) = geometry.stride, geometry.dilation, geometry.padding
-    i, j = np.arange(out_h)[:, None], np.arange(out_w)                                  # (OH, 1), (OW,)
-    u, v = np.arange(kh)[:, None], np.arange(kw)                                        # (KH, 1), (KW,)
-    return Frame(height, width, top, left), Tables(
-        pixels=_whole_tiles((i * s * width + j * t) * channels),
-        terms=_joined((u * d * width + v * e) * channels, channels // geometry.groups),
-        outputs=_whole_tiles((i * out_w + j) * outputs),
-        taps=np.arange(kh * kw),
-    )
-
-
-@lru_cache(maxsize=256)
-def pixel_runs(geometry: Conv2dGeometry, channels: int) -> Runs:
-    """`pixels` of the forward tables once more: one run for each row of the output."""
-    (out_h, out_w), (s, t), (_, width) = geometry.output_size, geometry.stride, geometry.padded_size
-    return Runs(np.arange(out_h) * (s * width * channels), out_w, t * channels)
-
-
-@lru_cache(maxsize=256)
-def input_grad_tables(geometry: Conv2dGeometry, channels: int, outputs: int) -> list[tuple[Frame, Tables]]:
-    """The frame of the gradients g, and for each pair of remainders where the terms of each input pixel lie in it."""
-    (_, width), (out_h, out_w), (s, t) = geometry.input_size, geometry.output_size, geometry.stride
-    rows, top, bottom = _lines(geometry, 0)
-    columns, left, right = _lines(geometry, 1)
-    frame = Frame(top + out_h + bottom, left + out_w + right, top, left)
-    every = []
-    for row, row_count, u, i in rows:
-        for column, column_count, v, j in columns:
-            m, n = np.arange(row_count)[:, None], np.arange(column_count)               # (M, 1), (N,)
-            windows = (i[:, None] + top) * frame.width + j + left                       # (U, V), for pixel 0, 0
-            every.append((frame, Tables(
-                pixels=_whole_tiles((m * frame.width + n) * outputs),
-                terms=_joined(windows * outputs, outputs // geometry.groups),
-                outputs=_whole_tiles(((row + m * s) * width + column + n * t) * channels),
-                taps=(u[:, None] * geometry.kernel_size[1] + v).ravel(),
-            )))
-    return every
-
-
-def _lines(geometry: Conv2dGeometry, axis: int) -> tuple[list[tuple[int, int, np.ndarray, np.ndarray]], int, int]:
-    """The rows (or columns) of an image by the remainder that they leave, and the windows that they were seen by.
-
-    For each remainder: the first row, how many rows s apart follow it, the taps u that fall on them, and which window i
-    it is whose tap u falls on the first row. Last, how many windows are missing before the first and after the last.
-    """
-    size, windows, kernel = geometry.input_size[axis], geometry.output_size[axis], geometry.kernel_size[axis]
-    s, d, start = geometry.stride[axis], geometry.dilation[axis], geometry.padding[axis][0]
-    lines, before, after = [], 0, 0
-    for remainder in range(s):
-        first = (remainder - start) % s
-        count = len(range(first, size, s))
-        u = np.array([u for u in range(kernel) if u * d % s == remainder], np.int64)
-        i = (first + start - u * d) // s
-        if count:
-            lines.append((first, count, u, i))
-        if count and len(u):
-            before, after = max(before, -int(i.min())), max(after, int(i.max()) + count - windows)
-    return lines, before, after
-
-
-def _joined(starts: np.ndarray, length: int) -> Runs:
-    """The runs of `length` numbers side by side that begin at `starts` (U, V); one for each U if they adjoin."""
-    if starts.shape[1] and (np.diff(starts) == length).all():
-        return Runs(np.ascontiguousarray(starts[:, 0]), length * starts.shape[1], 1)
-    return Runs(starts.ravel(), length, 1)
-
-
-def all_of(runs: Runs) -> np.ndarray:
-    """All addresses of the runs, one by one."""
-    return (runs.starts[:, None] + np.arange(runs.length) * runs.step).ravel()
-
-
-def _whole_tiles(addresses: np.ndarray) -> np.ndarray:
-    """The addresses in a row, the last one repeated until there are enough for whole tiles."""
-    addresses = addresses.ravel()
-    return np.pad(addresses, (0, -len(addresses) % ROWS), mode="edge")
-
-
-def before(geometry: Conv2dGeometry) -> tuple[int, int]:
-    """The padding above and to the left of an image."""
-    (top, _), (left, _) = geometry.padding
-    return top, left
-
+# -- how the work is cut up -------------------------------------------------------------------------------------------
 
 def _tiles(channels: int, outputs: int, geometry: Conv2dGeometry) -> int:
     """How many vectors the tiles of `products` have in all for one pixel, with these channels of x and of g."""

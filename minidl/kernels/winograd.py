@@ -57,7 +57,8 @@ def fits(geometry: Conv2dGeometry, channels: int, outputs: int) -> bool:
     """Whether it can be done this way: 3×3 windows side by side, whole tiles of channels on both sides."""
     width = VECTORS * LANES
     return (geometry.kernel_size == (3, 3) and geometry.stride == (1, 1) and geometry.dilation == (1, 1)
-            and geometry.groups == 1 and min(geometry.output_size) >= SMALLEST and channels % width == 0 and outputs % width == 0)
+            and geometry.groups == 1 and min(geometry.output_size) >= SMALLEST
+            and channels % width == 0 and outputs % width == 0)
 
 
 def table_of_weights(w: Array) -> Array:

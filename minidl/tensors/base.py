@@ -195,8 +195,8 @@ class TensorBase:
         gradient: dL/d(this tensor), needed unless it is a single number. retain_graph: keep the graph for another
         backward. create_graph: record this backward, so that the gradients can be differentiated.
         """
-        for _ in self.backward_steps(gradient, retain_graph, create_graph):
-            pass
+        for step in self.backward_steps(gradient, retain_graph, create_graph):
+            del step                                        # who holds the last step makes its gradient be copied
 
     def backward_steps(self, gradient: Tensor | None = None, retain_graph: Flag | None = None,
                        create_graph: Flag = False) -> Iterator[BackwardStep]:
