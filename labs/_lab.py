@@ -111,7 +111,6 @@ class Lab:
     def _start_run(self) -> None:
         """From here on there is a folder for the results, and a fixed seed."""
         from rich.console import Console
-        from threadpoolctl import threadpool_limits
 
         self.out.mkdir(parents=True, exist_ok=True)
         self._before = times_of_files(self.out)
@@ -119,9 +118,6 @@ class Lab:
         self.metrics: dict[str, Any] = {}
         self.report = Report()
         self.console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-        # The matrices of 8×8 digits are so small that a second thread of the matrix library only waits for the first,
-        # and on a busy machine the waiting costs ten times the work.
-        self._threads = threadpool_limits(1 if self.args.dataset == "digits" else None, user_api="blas")
         minidl.manual_seed(self.args.seed)
 
     def _about_data(self, train_count: int, test_count: int) -> str:
@@ -266,18 +262,14 @@ class Lab:
         page = self.report.html(self.about, summary, {**manifest["arguments"], **facts}, numbers)
         self._write("report.html", page.encode())
         print(f"{seconds:.1f} s; in {self.out}: {', '.join(manifest['files'])}", flush=True)
-        self._threads.restore_original_limits()
         if sys.excepthook == self._explain:
             sys.excepthook = self._hook
 
     def _manifest(self, seconds: float) -> dict[str, Any]:
         """How this run can be repeated: what was asked for, with what, and on which machine."""
-        from threadpoolctl import threadpool_info
-
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         last = {"metrics.json", "manifest.json", "report.html"}
         files = {name for name, time in times_of_files(self.out).items() if self._before.get(name) != time}
-        threads = {Path(pool["filepath"]).name.split(".")[0]: pool["num_threads"] for pool in threadpool_info()}
         return {"lab": self.name, "command": "a notebook" if self.in_notebook else self.command,
                 "date": self._date.isoformat(timespec="seconds"), "seconds": round(seconds, 1),
                 "arguments": plain({key: str(value) if isinstance(value, Path) else value
@@ -287,7 +279,7 @@ class Lab:
                 "data_files": {str(path): path.stat().st_size
                                for data in self._loaded.values() for path in files_of(data)},
                 "versions": versions(), "platform": platform.platform(), "processor": processor(), "cores": cores,
-                "threads": threads, "files": sorted(files | last)}
+                "threads": minidl.get_num_threads(), "files": sorted(files | last)}
 
     def _write(self, name: str, content: bytes) -> None:
         """A file among the results: whole, or not there."""

@@ -368,6 +368,10 @@ CASES = [
     Case(ops.LogSoftmax, normal((3, 4)), lambda x: x.log_softmax(-1), lambda x: np.log(softmax(x)),
          lambda t, x: x.log_softmax(-1), wrong={"backward": lambda self, g, y: g - y.exp()}),
     # -- losses --
+    Case(ops.ScaledDifference, normal((3, 4), (3, 4), ()), lambda a, b, s: ops.ScaledDifference()(a, b, s),
+         lambda a, b, s: s * (a - b), lambda torch, a, b, s: s * (a - b),
+         wrong={"backward_a": lambda self, g, s: g, "backward_b": lambda self, g, s: g * s,
+                "backward_s": lambda self, g, a, b: (g * (a + b)).sum()}),
     Case(ops.MeanSquaredError, normal((3, 4), (3, 4)), F.mse_loss, lambda x, t: ((x - t) ** 2).mean(),
          lambda torch, x, t: torch.nn.functional.mse_loss(x, t),
          wrong={"backward_x": lambda self, g, x, t: (x - t) * g, "backward_t": lambda self, g, x, t: (x - t) * (g * (2 / x.numel()))}),

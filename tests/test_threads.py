@@ -42,7 +42,10 @@ def test_parts_cover_the_range_once(count, numbers, number_of_threads):
         minidl.set_num_threads(before)
     assert [i for start, stop in ranges for i in range(start, stop)] == list(range(count))
     assert 1 <= len(ranges) <= max(1, min(number_of_threads, count, numbers // WORTH_A_THREAD))
-    assert count == 0 or all(start < stop for start, stop in ranges)
+    sizes = [stop - start for start, stop in ranges]
+    assert count == 0 or min(sizes) > 0
+    assert max(sizes[1:], default=0) <= sizes[0]                            # the calling thread begins first
+    assert max(sizes[1:], default=0) - min(sizes[1:], default=0) <= 1
 
 
 def test_parts_run_at_the_same_time(four_threads):

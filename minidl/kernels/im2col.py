@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minidl.backend import Array, backend_of, xp_of
+from minidl.kernels import dense
 from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry, Window2d
 
 
@@ -23,7 +24,7 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = No
     rows @ matrix, one product per group:   y[n·i·j, o] = sum over u,v,k of  rows[n·i·j, u·v·k] * matrix[u·v·k, o]
     """
     rows = _group_rows(windows_of(x, geometry, fill=0), geometry.groups)     # (G, N*OH*OW, KH*KW*C/G)
-    y = rows @ _group_matrices(w, geometry.groups)                           # (G, N*OH*OW, O/G)
+    y = dense.matmul(rows, _group_matrices(w, geometry.groups))              # (G, N*OH*OW, O/G)
     y = _from_groups(y, len(x), geometry.output_size)                        # (N, OH, OW, O)
     if bias is not None:
         y += bias
@@ -36,7 +37,7 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     The transposed product gives the gradient of every copied cell; cells copied to several windows add up.
     """
     groups, (kh, kw) = geometry.groups, geometry.kernel_size
-    rows = _to_groups(g, groups) @ _group_matrices(w, groups).swapaxes(1, 2)             # (G, N*OH*OW, KH*KW*C/G)
+    rows = dense.matmul(_to_groups(g, groups), _group_matrices(w, groups).swapaxes(1, 2))    # (G, N*OH*OW, KH*KW*C/G)
     rows = rows.reshape(groups, len(g), *geometry.output_size, kh, kw, w.shape[1])       # (G, N, OH, OW, KH, KW, C/G)
     channels = groups * w.shape[1]
     windows = rows.transpose(4, 5, 1, 2, 3, 0, 6).reshape(kh, kw, len(g), *geometry.output_size, channels)
@@ -47,7 +48,7 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     """x (N, C, H, W), g (N, O, OH, OW) -> dw (O, C/groups, KH, KW)."""
     groups, (kh, kw) = geometry.groups, geometry.kernel_size
     rows = _group_rows(windows_of(x, geometry, fill=0), groups)              # (G, N*OH*OW, KH*KW*C/G)
-    dw = _to_groups(g, groups).swapaxes(1, 2) @ rows                         # (G, O/G, KH*KW*C/G)
+    dw = dense.matmul(_to_groups(g, groups).swapaxes(1, 2), rows)            # (G, O/G, KH*KW*C/G)
     dw = dw.reshape(g.shape[1], kh, kw, x.shape[1] // groups)                # (O, KH, KW, C/G)
     return dw.transpose(0, 3, 1, 2)                                          # (O, C/G, KH, KW)
 

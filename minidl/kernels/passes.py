@@ -57,6 +57,21 @@ def channel_sums(rows: Array) -> Array:
     return sums.sum(axis=0).astype(rows.dtype)
 
 
+def scaled_difference(a: Array, b: Array, s: Array) -> Array:
+    """s · (a - b), s a single number."""
+    ran["passes.scaled_difference"] += 1
+    y = np.empty_like(a)
+    _in_parallel(_scaled_difference, a, b, y, numbers=(s,))
+    return y
+
+
+@compiled
+def _scaled_difference(start, stop, a, b, y, s):
+    a, b, y = a[start:stop], b[start:stop], y[start:stop]
+    for i in range(a.size):
+        y[i] = s * (a[i] - b[i])
+
+
 def mean_squared_error(x: Array, t: Array) -> Array:
     """The mean of (x - t)², added up in float64."""
     ran["passes.mean_squared_error"] += 1

@@ -23,6 +23,7 @@ from typing import Any
 from minidl.errors import SettingError
 
 WORTH_A_THREAD = 1 << 18            # numbers; one thread is through with them before another has woken up
+HEAD_START = 1 << 17                # numbers, in that time
 ran: Counter[str] = Counter()       # "set.kernel" -> how often it has done the work itself, and not handed it on
 
 _Task = Callable[[], Any]
@@ -62,7 +63,11 @@ def parts(count: int, numbers: float) -> list[tuple[int, int]]:
     numbers: how many numbers the kernel goes through; 16 multiplications of a product count as one.
     """
     number = max(1, min(_threads, count, int(numbers) // WORTH_A_THREAD))
-    return [(count * i // number, count * (i + 1) // number) for i in range(number)]
+    # The first part is the calling thread's, which has got something done by the time that the others have woken up.
+    head_start = count * (number - 1) / number * HEAD_START / max(numbers, 1)
+    rest = (count - head_start) / number
+    ends = [count - round(rest * (number - 1 - i)) for i in range(number)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def parallel(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *arguments: Any) -> None:

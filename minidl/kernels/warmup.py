@@ -54,6 +54,7 @@ def _activations() -> None:
 
 def _sums() -> None:
     passes.channel_sums(_numbers(4, 2))
+    passes.scaled_difference(_numbers(8), _numbers(8), _numbers())
     passes.mean_squared_error(_numbers(8), _numbers(8))
 
 

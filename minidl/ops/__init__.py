@@ -69,7 +69,7 @@ from minidl.ops.elementwise import (
 )
 from minidl.ops.index import Diagonal, Gather, Index, IndexAdd, IndexPut, ScatterAdd
 from minidl.ops.linalg import Einsum, Linear, MatMul
-from minidl.ops.loss import BCE, CrossEntropy, MeanSquaredError
+from minidl.ops.loss import BCE, CrossEntropy, MeanSquaredError, ScaledDifference
 from minidl.ops.norm import Normalize
 from minidl.ops.pool import (
     AvgPool2d,
@@ -91,6 +91,7 @@ __all__ = [
     "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10", "LogSoftmax",
     "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError", "Minimum", "Mul",
     "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "ReLUGrad", "Remainder",
-    "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh",
-    "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
+    "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaledDifference", "ScatterAdd", "SiLU", "Sigmoid", "Sign",
+    "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where",
+    "Xor",
 ]

@@ -88,10 +88,7 @@ class Linear(Op):
     dtype_rule = "same"
 
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:
-        y = dense.matmul(x, w.T)                            # (…, I) @ (I, O) -> (…, O)
-        if b is not None:
-            y += b
-        return y
+        return dense.matmul(x, w.T, bias=b)                 # (…, I) @ (I, O) -> (…, O)
 
     def backward_x(self, g: Tensor, w: Tensor) -> Tensor:
         return g @ w                                        # (…, O) @ (O, I) -> (…, I)

@@ -29,10 +29,30 @@ class MeanSquaredError(Op):
         return backend_of(x).sum(d * d, None, False) / d.size if d.size else d.sum() * math.nan    # of nothing: nan
 
     def backward_x(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return (x - t) * (g * (2 / x.numel()))
+        return ScaledDifference()(x, t, g * (2 / x.numel()))
 
     def backward_t(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return (t - x) * (g * (2 / x.numel()))
+        return ScaledDifference()(t, x, g * (2 / x.numel()))
+
+
+class ScaledDifference(Op):
+    """y = s · (a - b) for a single number s;   dL/da = s g,   dL/db = -s g,   dL/ds = sum of g · (a - b)."""
+
+    dtype_rule = "same"
+
+    def forward(self, a: Array, b: Array, s: Array) -> Array:
+        if passes := kernels.passes_for(a, b):
+            return passes.scaled_difference(a, b, s)
+        return (a - b) * s
+
+    def backward_a(self, g: Tensor, s: Tensor) -> Tensor:
+        return g * s
+
+    def backward_b(self, g: Tensor, s: Tensor) -> Tensor:
+        return g * -s
+
+    def backward_s(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return (g * (a - b)).sum()
 
 
 class CrossEntropy(Op):
