@@ -183,12 +183,12 @@ def test_kernels_and_products_in_turn_take_no_longer_than_each_by_itself():
     rng = np.random.default_rng(0)
     x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((64, 32, 14, 14), (64, 32, 3, 3)))
     x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    a, b = (rng.normal(size=(512, 512)).astype(np.float32) for _ in range(2))
+    a, b = (rng.normal(size=(256, 256)).astype(np.float32) for _ in range(2))         # short beside the convolution
     geometry = Conv2dGeometry.of(x.shape, w.shape, padding=1)
 
     def milliseconds(*actions) -> float:
         times = []
-        for _ in range(15):
+        for _ in range(25):
             start = time.perf_counter()
             for action in actions:
                 action()
@@ -202,10 +202,11 @@ def test_kernels_and_products_in_turn_take_no_longer_than_each_by_itself():
         return dense.matmul(a, b)
 
     ratios = []
-    for _ in range(5):                                  # machines are noisy: the best of five, against three times
+    for _ in range(8):                                  # machines are noisy: the best of eight
+        time.sleep(0.3)                                 # threads that spin have gone to sleep
         alone = milliseconds(convolve) + milliseconds(multiply)
         ratios.append(milliseconds(convolve, multiply) / alone)
-        if ratios[-1] < 1.6:
+        if ratios[-1] < 1.3:
             break
-    assert min(ratios) < 1.6, ratios
+    assert min(ratios) < 1.3, ratios
     assert threads.get_num_threads() >= 1
