@@ -114,8 +114,9 @@ def as_text(value: object) -> str:
 
 
 def right_aligned(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[bool]:
-    """For each column, whether all its cells look like numbers."""
-    return [bool(rows) and all(re.match(r"[-+−]?[.\d]|nan|inf", row[i]) for row in rows) for i in range(len(columns))]
+    """For each column, whether all its cells look like numbers, or are a dash for one that is not there."""
+    number = re.compile(r"[-+−]?[.\d]|nan|inf|–$")
+    return [bool(rows) and all(number.match(row[i]) for row in rows) for i in range(len(columns))]
 
 
 def plain(value: Any, name: str, holes: dict[str, str]) -> Any:
