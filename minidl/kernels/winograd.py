@@ -28,6 +28,7 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.kernels.compiling import compiled
+from minidl.kernels.dense import matmul
 from minidl.kernels.geometry import Conv2dGeometry
 from minidl.kernels.threads import parallel, parallel_parts, parts, ran
 from minidl.kernels.vectors import (
@@ -65,7 +66,7 @@ def table_of_weights(w: Array) -> Array:
     """w (O, C, 3, 3) -> U = G w Gᵀ in the order in which it is read, (16, O / width, C, width)."""
     outputs, channels, _, _ = w.shape
     width = VECTORS * LANES
-    table = w.reshape(-1, 9) @ TABLE_OF_NINE.T                              # (O*C, 9) @ (9, 16) -> (O*C, 16)
+    table = matmul(w.reshape(-1, 9), TABLE_OF_NINE.T)                       # (O*C, 9) @ (9, 16) -> (O*C, 16)
     table = table.reshape(outputs // width, width, channels, PLACES)
     return np.ascontiguousarray(table.transpose(3, 0, 2, 1))
 
@@ -91,7 +92,8 @@ def weight_grad(x: Array, padding: tuple[int, int], g: Array) -> Array:
     table = np.zeros((len(ranges), PLACES, len(of_rows), channels), np.float32)
     parallel_parts(weight_blocks, ranges, x, padding, g, at_once, of_rows, table)
     table = table.sum(axis=0)[:, :outputs]                                  # (16, O, C)
-    return (table.transpose(1, 2, 0).reshape(-1, PLACES) @ TABLE_OF_NINE).reshape(outputs, channels, 3, 3)
+    dw = matmul(table.transpose(1, 2, 0).reshape(-1, PLACES), TABLE_OF_NINE)     # (O*C, 16) @ (16, 9) -> (O*C, 9)
+    return dw.reshape(outputs, channels, 3, 3)
 
 
 @compiled
