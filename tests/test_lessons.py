@@ -46,7 +46,8 @@ def run(path: Path, folder: Path) -> str:
     result = subprocess.run([sys.executable, str(path)], cwd=folder, capture_output=True, encoding="utf-8", timeout=120,
                             check=False, env={**os.environ, **threads, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"})
     assert result.returncode == 0, f"{path.name} stopped:\n{result.stderr[-3000:]}"
-    assert not result.stderr, f"{path.name} warned:\n{result.stderr[-3000:]}"
+    warned = [line for line in result.stderr.splitlines() if not line.startswith("minidl: compiling kernels (")]
+    assert not warned, f"{path.name} warned:\n{result.stderr[-3000:]}"        # the first use compiles, and says so
     return result.stdout
 
 
