@@ -15,7 +15,7 @@ from minidl.kernels import addresses, im2col, loops, reference, simd, winograd
 from minidl.kernels.compiling import compiled
 from minidl.kernels.geometry import Conv2dGeometry
 from minidl.kernels.threads import parallel
-from minidl.kernels.vectors import LANES, ROWS, VECTORS, add_to, outer, pointers, stay_apart, zeros
+from minidl.kernels.vectors import LANES, ROWS, WIDTH, add_to, outer, pointers, stay_apart, zeros
 
 FUNCTIONS = {"forward": "conv2d", "input gradient": "conv2d_input_grad", "weight gradient": "conv2d_weight_grad"}
 
@@ -76,7 +76,7 @@ def seconds_of(function: Callable[..., Any], *operands: Any) -> float:
 
 # -- the limits of the machine -----------------------------------------------------------------------------------------
 
-CHAINS = 8 if VECTORS == 2 else 4           # rows of a tile that leaves registers free for the numbers it multiplies
+CHAINS = 8 if WIDTH > LANES else 4           # rows of a tile that leaves registers free for the numbers it multiplies
 STEPS = 400_000
 COPIED = 1 << 24                            # numbers: 64 MiB, more than caches hold
 
@@ -85,17 +85,17 @@ COPIED = 1 << 24                            # numbers: 64 MiB, more than caches 
 def multiply_in_registers(start, stop, steps, numbers, offsets, total):  # type: ignore[no-untyped-def]
     """Outer products of always the same numbers: nothing is fetched, and no product of a step waits for another."""
     stay_apart()
-    tile = zeros(CHAINS, VECTORS)
+    tile = zeros(CHAINS, WIDTH)
     rows = pointers(tile, numbers, 0, offsets, 0)
     for _ in range(steps):
         tile = outer(tile, rows, 0, numbers, 0)
-    add_to(total, start * CHAINS * VECTORS * LANES, VECTORS * LANES, tile)
+    add_to(total, start * CHAINS * WIDTH, WIDTH, tile)
 
 
 def operations_per_second(threads: int) -> float:
     """How many operations the registers can do, multiplications and additions."""
-    size = CHAINS * VECTORS * LANES
-    arguments = np.ones(VECTORS * LANES, np.float32), np.arange(CHAINS), np.zeros(threads * size, np.float32)
+    size = CHAINS * WIDTH
+    arguments = np.ones(WIDTH, np.float32), np.arange(CHAINS), np.zeros(threads * size, np.float32)
     units = [(i, i + 1) for i in range(threads)]
     return threads * STEPS * 2 * size / seconds_of(parallel, multiply_in_registers, units, STEPS, *arguments)
 

@@ -57,8 +57,8 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
     else:
         frame, tables = forward_tables(geometry, x.shape[1], outputs)
         matrices = w.transpose(2, 3, 1, 0).reshape(-1, geometry.groups, outputs // geometry.groups)    # (K, G, O/G)
-        vectors, panels, biases = panels_of(matrices, b)
-        parallel(FORWARD[vectors], parts(len(x), numbers), images, frame, tables.pixels, tables.terms, tables.outputs,
+        width, panels, biases = panels_of(matrices, b)
+        parallel(FORWARD[width], parts(len(x), numbers), images, frame, tables.pixels, tables.terms, tables.outputs,
                  panels, biases, matrices.shape[2], size, rest, blocked, indices, y)
     return y.transpose(0, 3, 1, 2), Kept(                                               # (N, O, rows, columns)
         blocked.transpose(0, 3, 1, 2) if stages.relu else None,                         # (N, O, OH, OW) or pooled
@@ -80,8 +80,8 @@ def output_gradient(g: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stag
 
 # -- the kernels -------------------------------------------------------------------------------------------------------
 
-def _make_forward(vectors: int) -> Callable[..., None]:
-    correlate_images = CORRELATE[vectors]
+def _make_forward(width: int) -> Callable[..., None]:
+    correlate_images = CORRELATE[width]
 
     @compiled
     def forward_images(start, stop, x, frame, pixels, terms, outputs, panels, biases, group_outputs, size, rest,
@@ -167,7 +167,7 @@ def block(g, blocked):
         g[i] = 0 if blocked[i] else g[i]
 
 
-FORWARD = {vectors: _make_forward(vectors) for vectors in CORRELATE}
+FORWARD = {width: _make_forward(width) for width in CORRELATE}
 
 
 # -- the stages as compiled loops take them ----------------------------------------------------------------------------

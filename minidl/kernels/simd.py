@@ -51,7 +51,8 @@ from minidl.kernels.threads import get_num_threads, parallel, parallel_parts, pa
 from minidl.kernels.vectors import (
     LANES,
     ROWS,
-    VECTORS,
+    WIDTH,
+    WIDTHS,
     add_to,
     copies,
     inner,
@@ -147,26 +148,25 @@ def correlate(x: Array, frame: Frame, tables: Tables, matrices: Array, bias: Arr
         ranges = parts(len(x) * chunks, len(x) * len(tables.pixels) * lines.size / 16)
         parallel(correlate_few, ranges, x, frame, tables.pixels, tables.terms, tables.outputs, lines, biases, chunks, y)
         return
-    vectors, panels, biases = panels_of(matrices, bias)
+    width, panels, biases = panels_of(matrices, bias)
     ranges = parts(len(x) * chunks, len(x) * len(tables.pixels) * panels.size / 16)
-    parallel(CORRELATE[vectors], ranges, x, frame, tables.pixels, tables.terms, tables.outputs, panels, biases,
+    parallel(CORRELATE[width], ranges, x, frame, tables.pixels, tables.terms, tables.outputs, panels, biases,
              matrices.shape[2], chunks, y)
 
 
 def panels_of(matrices: Array, bias: Array | None) -> tuple[int, Array, Array]:
-    """How many vectors wide the tiles are to be; the matrices cut into panels of that width, in the order in which they
-    are read (G, blocks, K, width); and the bias for each panel (G, blocks * width). What is too wide is 0.
+    """How wide the tiles are to be; the matrices cut into panels of that width, in the order in which they are read
+    (G, blocks, K, width); and the bias for each panel (G, blocks * width). What is too wide is 0.
     """
     terms, groups, group_outputs = matrices.shape
-    vectors, blocks = _blocks(group_outputs)
-    width = vectors * LANES
+    width, blocks = _blocks(group_outputs)
     panels = np.zeros((groups, blocks * width, terms), np.float32)
     panels[:, :group_outputs] = matrices.transpose(1, 2, 0)                             # (G, O/G, K)
     panels = panels.reshape(groups, blocks, width, terms).transpose(0, 1, 3, 2)         # (G, blocks, K, width)
     biases = np.zeros((groups, blocks * width), np.float32)
     if bias is not None:
         biases[:, :group_outputs] = bias.reshape(groups, group_outputs)
-    return vectors, np.ascontiguousarray(panels), biases
+    return width, np.ascontiguousarray(panels), biases
 
 
 def products(x: Array, frame: Frame, terms: Runs, pixels: Runs, g: Array, groups: int) -> Array:
@@ -175,14 +175,13 @@ def products(x: Array, frame: Frame, terms: Runs, pixels: Runs, g: Array, groups
     x (N, H, W, C), g (N, rows, columns, O) -> dw (G, K, O/G)
     """
     group_outputs = g.shape[3] // groups
-    vectors, blocks = _blocks(group_outputs)
-    width, every = vectors * LANES, all_of(terms)                                       # (K,)
+    (width, blocks), every = _blocks(group_outputs), all_of(terms)                      # (K,)
     chunks = _chunks(len(x), len(pixels.starts))
     shape = (groups, blocks, len(whole_tiles(every)), width)
     ranges = parts(len(x) * chunks, g.size / g.shape[3] * math.prod(shape) / 16)
     dw = np.zeros((len(ranges), *shape), np.float32)
     row_of_g = _readable_beyond(g, group_outputs % width)
-    parallel_parts(_WEIGHTS[vectors], ranges, x, frame, pixels, whole_tiles(every), row_of_g, g.shape[3], chunks, dw)
+    parallel_parts(_WEIGHTS[width], ranges, x, frame, pixels, whole_tiles(every), row_of_g, g.shape[3], chunks, dw)
     total = dw.sum(axis=0)[:, :, :len(every)].transpose(0, 2, 1, 3)                     # (G, K, blocks, width)
     return total.reshape(groups, len(every), blocks * width)[:, :, :group_outputs]
 
@@ -206,8 +205,9 @@ def framed(x, n, frame, scratch):
     for i in range(height):
         at = ((i + frame.top) * frame.width + frame.left) * channels
         row = x[n, i].reshape(-1)                                           # (W*C,)
+        place = scratch[at:at + row.size]
         for k in range(row.size):
-            scratch[at + k] = row[k]
+            place[k] = row[k]
     return scratch, 0
 
 
@@ -218,15 +218,13 @@ def chunk_of(unit, chunks, count):
     return n, chunk * count // chunks, (chunk + 1) * count // chunks
 
 
-def _make_correlate(vectors: int) -> Callable[..., None]:
-    """The kernel of the forward sum, with tiles of ROWS pixels × `vectors` vectors of output channels."""
-    width = vectors * LANES
-
+def _make_correlate(width: int) -> Callable[..., None]:
+    """The kernel of the forward sum, with tiles of ROWS pixels × `width` output channels."""
     @compiled
     def pixels_tile(image, begin, pixels, p, terms, w, at_w, biases, at_bias, y, at_y, outputs, count):
         """y[outputs[p] + o] = bias[o] + sum over k of  x[pixels[p] + terms[k]] * w[k, o], for ROWS pixels from p on."""
         stay_apart()
-        tile = copies(zeros(ROWS, vectors), biases, at_bias)
+        tile = copies(zeros(ROWS, width), biases, at_bias)
         rows = pointers(tile, image, begin, pixels, p)
         for start in terms.starts:
             for i in range(terms.length):
@@ -259,7 +257,7 @@ def _make_correlate(vectors: int) -> Callable[..., None]:
 def few_tile(image, begin, pixels, p, terms, line, at, y, at_y, outputs, bias):
     """y[outputs[p]] = bias + sum over k of  x[pixels[p] + terms[k]] * w[k], for ROWS pixels from p on."""
     stay_apart()
-    tile = zeros(ROWS, 1)
+    tile = zeros(ROWS, LANES)
     rows = pointers(tile, image, begin, pixels, p)
     for start in terms.starts:
         for i in range(0, terms.length, LANES):
@@ -285,15 +283,13 @@ def correlate_few(start, stop, x, frame, pixels, terms, outputs, lines, biases, 
                          n * image_size + o, outputs, biases[o])
 
 
-def _make_weights(vectors: int) -> Callable[..., None]:
-    """The kernel of the weight gradient, with tiles of ROWS terms × `vectors` vectors of output channels."""
-    width = vectors * LANES
-
+def _make_weights(width: int) -> Callable[..., None]:
+    """The kernel of the weight gradient, with tiles of ROWS terms × `width` output channels."""
     @compiled
     def terms_tile(image, begin, terms, k, pixels, first, last, g, at_g, outputs, dw, at_dw):
         """dw[k, o] += sum over p of  x[terms[k] + pixels[p]] * g[p, o], for ROWS terms from k on."""
         stay_apart()
-        tile = zeros(ROWS, vectors)
+        tile = zeros(ROWS, width)
         rows = pointers(tile, image, begin, terms, k)
         at_g += first * pixels.length * outputs
         for run in range(first, last):
@@ -323,24 +319,29 @@ def _make_weights(vectors: int) -> Callable[..., None]:
     return weights_of_images
 
 
-# Two tile shapes: narrow results would leave half of a wide tile unused.
-CORRELATE = {vectors: _make_correlate(vectors) for vectors in {1, VECTORS}}
-_WEIGHTS = {vectors: _make_weights(vectors) for vectors in {1, VECTORS}}
+# Several shapes of tiles: narrow results would leave most of a wide tile unused.
+CORRELATE = {width: _make_correlate(width) for width in WIDTHS}
+_WEIGHTS = {width: _make_weights(width) for width in WIDTHS}
 
 
 # -- how the work is cut up -------------------------------------------------------------------------------------------
 
 def _tiles(channels: int, outputs: int, geometry: Conv2dGeometry) -> int:
-    """How many vectors the tiles of `products` have in all for one pixel, with these channels of x and of g."""
+    """What the tiles of `products` cost in all for one pixel, with these channels of x and of g."""
     kh, kw = geometry.kernel_size
-    terms, (vectors, blocks) = kh * kw * channels // geometry.groups, _blocks(outputs // geometry.groups)
-    return -(-terms // ROWS) * blocks * vectors
+    terms, (width, blocks) = kh * kw * channels // geometry.groups, _blocks(outputs // geometry.groups)
+    return -(-terms // ROWS) * blocks * _cost(width)
 
 
 def _blocks(outputs: int) -> tuple[int, int]:
-    """How many vectors wide a tile is to be for that many output channels, and how many tiles they take."""
-    vectors = VECTORS if -(-outputs // LANES) % VECTORS == 0 else 1
-    return vectors, -(-outputs // (vectors * LANES))
+    """How wide a tile is to be for that many output channels, and how many tiles they take: little is left unused."""
+    width = min(reversed(WIDTHS), key=lambda width: -(-outputs // width) * _cost(width))
+    return width, -(-outputs // width)
+
+
+def _cost(width: int) -> int:
+    """What a tile of this width costs; one of 8 fetches as much as one of 16, and takes three quarters of its time."""
+    return max(width, 12)
 
 
 def _chunks(images: int, most: int) -> int:
@@ -353,6 +354,6 @@ def _readable_beyond(g: Array, overhang: int) -> Array:
     """g in a row. If tiles hang over the last channel, they read some numbers beyond the end, so there must be some."""
     if overhang == 0:
         return g.reshape(-1)
-    row = np.zeros(g.size + VECTORS * LANES, g.dtype)
+    row = np.zeros(g.size + WIDTH, g.dtype)
     row[:g.size] = g.reshape(-1)
     return row

@@ -2,14 +2,16 @@
 
 A vector register holds several numbers (16 float32 with AVX-512), and one instruction multiplies and adds them all. But
 a number that has to be fetched from memory for each multiplication would keep that instruction waiting. So a kernel
-holds a tile of results, ROWS × (VECTORS · 16), in registers, and adds outer products to it:
+holds a tile of results, ROWS × WIDTH, in registers, and adds outer products to it:
 
-    tile[i, j] += rows[i][k] * line[k][j]          one step of "outer": ROWS + 16 · VECTORS numbers are fetched,
-                                                   ROWS · 16 · VECTORS multiplications are done with them
+    tile[i, j] += rows[i][k] * line[k][j]          one step of "outer": ROWS + WIDTH numbers are fetched,
+                                                   ROWS · WIDTH multiplications are done with them
+
+Where results are narrower, so are tiles: 16 numbers wide, or 8.
 
 Each function here is an *intrinsic*: inside compiled code it becomes a few instructions of LLVM, the compiler under
 Numba. Under NUMBA_DISABLE_JIT=1 the functions at the end stand in for them; a tile is then a NumPy array of shape
-(ROWS, 16 · VECTORS), and every step can be looked at in a debugger. Read those first: they say what the others do.
+(rows, width), and every step can be looked at in a debugger. Read those first: they say what the others do.
 
 Ref: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3)
 """
@@ -26,6 +28,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16                  # float32 numbers in a vector; where registers hold fewer, LLVM uses several for one vector
+NARROW = 8                  # those of the vectors in the narrowest tiles
 
 _WITH_AVX512 = ("znver4", "znver5", "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client",
                 "icelake-server", "tigerlake", "rocketlake", "sapphirerapids", "emeraldrapids", "graniterapids",
@@ -41,25 +44,26 @@ def has_wide_registers() -> bool:
 
 
 # As many rows as fit: all registers but a few, which the rows and the line that are multiplied pass through.
-ROWS, VECTORS = (14, 2) if has_wide_registers() else (6, 1)
+ROWS, WIDTH = (14, 2 * LANES) if has_wide_registers() else (6, LANES)
+WIDTHS = sorted({NARROW, LANES, WIDTH})
 
 _FLOAT, _INT32, _INT = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
 
 
 class Tile(types.Type):
-    """The type of a tile in compiled code: rows × vectors registers."""
+    """The type of a tile in compiled code: rows × vectors, each vector of so many lanes."""
 
-    def __init__(self, rows: int, vectors: int) -> None:
-        self.rows, self.vectors = rows, vectors
-        super().__init__(name=f"Tile({rows}, {vectors})")
+    def __init__(self, rows: int, width: int) -> None:
+        self.rows, self.lanes = rows, min(width, LANES)
+        self.vectors = width // self.lanes
+        self.vector = ir.VectorType(_FLOAT, self.lanes)
+        super().__init__(name=f"Tile({rows}, {width})")
 
 
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, tile: Tile) -> None:
-        super().__init__(manager, tile, ir.ArrayType(_VECTOR, tile.rows * tile.vectors))
+        super().__init__(manager, tile, ir.ArrayType(tile.vector, tile.rows * tile.vectors))
 
 
 class Pointers(types.Type):
@@ -81,17 +85,33 @@ def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def _vector_at(builder: Any, data: Any, at: Any, vector: int) -> Any:
-    """The address of data[at + 16 · vector], as that of a vector."""
-    at = builder.add(at, ir.Constant(at.type, LANES * vector))
-    return builder.bitcast(builder.gep(data, [at]), _VECTOR.as_pointer())
+def _vector_at(builder: Any, tile: Tile, data: Any, at: Any, vector: int) -> Any:
+    """The address of data[at + lanes · vector], as that of one of the tile's vectors."""
+    at = builder.add(at, ir.Constant(at.type, tile.lanes * vector))
+    return builder.bitcast(builder.gep(data, [at]), tile.vector.as_pointer())
 
 
-def _spread(builder: Any, number: Any) -> Any:
+def _spread(builder: Any, number: Any, lanes: int) -> Any:
     """A vector with `number` in every lane."""
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_INT32, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
+
+
+def _opaque(builder: Any, number: Any) -> Any:
+    """The same number, of which LLVM does not know how it changes from one round of a loop to the next.
+
+    Otherwise LLVM counts up an address for each row of a tile, instead of one index for all of them. There are not
+    registers for so many; counting them in memory took narrow tiles more time than multiplying.
+    """
+    same = ir.InlineAsm(ir.FunctionType(number.type, [number.type]), "", "=r,0", side_effect=False)
+    return builder.call(same, [number])
+
+
+def _fused_multiply_add(builder: Any, tile: Tile) -> Any:
+    """LLVM's a · b + c of the tile's vectors, rounded once."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(tile.vector, [tile.vector] * 3),
+                                          f"llvm.fma.v{tile.lanes}f32")
 
 
 @intrinsic
@@ -109,23 +129,24 @@ def stay_apart(typing: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def zeros(typing: Any, rows: Any, vectors: Any) -> Any:
-    """A tile of zeros; rows and vectors are constants."""
-    tile = Tile(rows.literal_value, vectors.literal_value)
+def zeros(typing: Any, rows: Any, width: Any) -> Any:
+    """A tile of zeros; rows and width are constants."""
+    tile = Tile(rows.literal_value, width.literal_value)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(ir.ArrayType(_VECTOR, tile.rows * tile.vectors), [_ZERO] * (tile.rows * tile.vectors))
+        count, zero = tile.rows * tile.vectors, ir.Constant(tile.vector, [0.0] * tile.lanes)
+        return ir.Constant(ir.ArrayType(tile.vector, count), [zero] * count)
 
-    return tile(rows, vectors), code
+    return tile(rows, width), code
 
 
 @intrinsic
 def copies(typing: Any, tile: Any, line: Any, at: Any) -> Any:
-    """A tile like `tile`, every row of which is line[at:at + 16 · VECTORS]."""
+    """A tile like `tile`, every row of which is line[at:at + width]."""
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, data = arguments[0], _data(context, builder, line, arguments[1])
         for v in range(tile.vectors):
-            vector = builder.load(_vector_at(builder, data, arguments[2], v), align=4)
+            vector = builder.load(_vector_at(builder, tile, data, arguments[2], v), align=4)
             for i in range(tile.rows):
                 result = builder.insert_value(result, vector, i * tile.vectors + v)
         return result
@@ -138,17 +159,18 @@ def load(typing: Any, array: Any, at: Any) -> Any:
     """array[at:at + 16] as a tile of one vector."""
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = _data(context, builder, array, arguments[0])
-        vector = builder.load(_vector_at(builder, data, arguments[1], 0), align=4)
-        return builder.insert_value(ir.Constant(ir.ArrayType(_VECTOR, 1), ir.Undefined), vector, 0)
+        vector = builder.load(_vector_at(builder, one, data, arguments[1], 0), align=4)
+        return builder.insert_value(ir.Constant(ir.ArrayType(one.vector, 1), ir.Undefined), vector, 0)
 
-    return Tile(1, 1)(array, types.intp), code
+    one = Tile(1, LANES)
+    return one(array, types.intp), code
 
 
 @intrinsic
 def save(typing: Any, array: Any, at: Any, vector: Any) -> Any:
     """array[at:at + 16] = vector, a tile of one vector."""
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _vector_at(builder, _data(context, builder, array, arguments[0]), arguments[1], 0)
+        place = _vector_at(builder, vector, _data(context, builder, array, arguments[0]), arguments[1], 0)
         builder.store(builder.extract_value(arguments[2], 0), place, align=4)
         return context.get_dummy_value()
 
@@ -200,12 +222,13 @@ def outer(typing: Any, tile: Any, rows: Any, k: Any, line: Any, at: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, pointer_values, k_value, line_value, at_value = arguments
         data = _data(context, builder, line, line_value)
-        lines = [builder.load(_vector_at(builder, data, at_value, v), align=4) for v in range(tile.vectors)]
-        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3),
-                                               f"llvm.fma.v{LANES}f32")
+        if tile.vectors == 1:
+            k_value = _opaque(builder, k_value)
+        lines = [builder.load(_vector_at(builder, tile, data, at_value, v), align=4) for v in range(tile.vectors)]
+        fused = _fused_multiply_add(builder, tile)
         for i in range(tile.rows):
             row = builder.inttoptr(builder.extract_value(pointer_values, i), _FLOAT.as_pointer())
-            number = _spread(builder, builder.load(builder.gep(row, [k_value])))
+            number = _spread(builder, builder.load(builder.gep(row, [k_value])), tile.lanes)
             for v in range(tile.vectors):
                 place = i * tile.vectors + v
                 total = builder.call(fused, [number, lines[v], builder.extract_value(result, place)])
@@ -223,12 +246,12 @@ def inner(typing: Any, tile: Any, rows: Any, k: Any, line: Any, at: Any) -> Any:
     """
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, pointer_values, k_value, line_value, at_value = arguments
-        vector = builder.load(_vector_at(builder, _data(context, builder, line, line_value), at_value, 0), align=4)
-        fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3),
-                                               f"llvm.fma.v{LANES}f32")
+        data, k_value = _data(context, builder, line, line_value), _opaque(builder, k_value)
+        vector = builder.load(_vector_at(builder, tile, data, at_value, 0), align=4)
+        fused = _fused_multiply_add(builder, tile)
         for i in range(tile.rows):
             row = builder.inttoptr(builder.extract_value(pointer_values, i), _FLOAT.as_pointer())
-            numbers = builder.load(_vector_at(builder, row, k_value, 0), align=4)
+            numbers = builder.load(_vector_at(builder, tile, row, k_value, 0), align=4)
             total = builder.call(fused, [numbers, vector, builder.extract_value(result, i)])
             result = builder.insert_value(result, total, i)
         return result
@@ -243,8 +266,8 @@ def store_sums(typing: Any, tile: Any, array: Any, start: Any, offsets: Any, fir
         value, array_value, start_value, offsets_value, first_value, number_value = arguments
         data = _data(context, builder, array, array_value)
         table = _data(context, builder, offsets, offsets_value)
-        add_up = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOAT, [_FLOAT, _VECTOR]),
-                                                f"llvm.vector.reduce.fadd.v{LANES}f32")
+        add_up = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOAT, [_FLOAT, tile.vector]),
+                                                f"llvm.vector.reduce.fadd.v{tile.lanes}f32")
         for i in range(tile.rows):
             place = builder.gep(table, [builder.add(first_value, ir.Constant(first_value.type, i))])
             at = builder.add(start_value, builder.load(place))
@@ -255,13 +278,19 @@ def store_sums(typing: Any, tile: Any, array: Any, start: Any, offsets: Any, fir
     return types.void(tile, array, types.intp, offsets, types.intp, types.float32), code
 
 
-def _lanes_below(builder: Any, count: Any, vector: int) -> Any:
+def _lanes_below(builder: Any, tile: Tile, count: Any, vector: int) -> Any:
     """A mask: which lanes of the given vector are numbers 0 … count - 1 of its row."""
-    lane = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES * vector, LANES * (vector + 1))))
-    undefined = ir.Constant(lane.type, ir.Undefined)
-    first = builder.insert_element(undefined, builder.trunc(count, _INT32), ir.Constant(_INT32, 0))
-    limit = builder.shuffle_vector(first, undefined, ir.Constant(lane.type, [0] * LANES))
-    return builder.icmp_signed("<", lane, limit)
+    lane = ir.Constant(ir.VectorType(_INT32, tile.lanes), [tile.lanes * vector + i for i in range(tile.lanes)])
+    return builder.icmp_signed("<", lane, _spread(builder, builder.trunc(count, _INT32), tile.lanes))
+
+
+def _places(builder: Any, tile: Tile, data: Any, start: Any, table: Any, first: Any) -> Any:
+    """(row, vector, address of data[start + table[first + row] + lanes · vector]) for all vectors of a tile."""
+    for i in range(tile.rows):
+        place = builder.gep(table, [builder.add(first, ir.Constant(first.type, i))])
+        at = builder.add(start, builder.load(place))
+        for v in range(tile.vectors):
+            yield i, v, _vector_at(builder, tile, data, at, v)
 
 
 @intrinsic
@@ -269,22 +298,44 @@ def store(typing: Any, tile: Any, array: Any, start: Any, offsets: Any, first: A
     """array[start + offsets[first + i] + j] = tile[i, j], for j < width."""
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, array_value, start_value, offsets_value, first_value, width_value = arguments
-        data = _data(context, builder, array, array_value)
-        table = _data(context, builder, offsets, offsets_value)
-        mask_type = ir.VectorType(ir.IntType(1), LANES)
+        data, table = _data(context, builder, array, array_value), _data(context, builder, offsets, offsets_value)
+        masks = [_lanes_below(builder, tile, width_value, v) for v in range(tile.vectors)]
         masked = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [_VECTOR, _VECTOR.as_pointer(), _INT32, mask_type]),
-            f"llvm.masked.store.v{LANES}f32.p0")
-        for v in range(tile.vectors):
-            mask = _lanes_below(builder, width_value, v)
-            for i in range(tile.rows):
-                place = builder.gep(table, [builder.add(first_value, ir.Constant(first_value.type, i))])
-                at = builder.add(start_value, builder.load(place))
-                builder.call(masked, [builder.extract_value(value, i * tile.vectors + v),
-                                      _vector_at(builder, data, at, v), ir.Constant(_INT32, 4), mask])
+            builder.module, ir.FunctionType(ir.VoidType(), [tile.vector, tile.vector.as_pointer(), _INT32,
+                                                            masks[0].type]),
+            f"llvm.masked.store.v{tile.lanes}f32.p0")
+        whole = builder.icmp_signed(">=", width_value, ir.Constant(width_value.type, tile.lanes * tile.vectors))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                for i, v, place in _places(builder, tile, data, start_value, table, first_value):
+                    builder.store(builder.extract_value(value, i * tile.vectors + v), place, align=4)
+            with otherwise:
+                for i, v, place in _places(builder, tile, data, start_value, table, first_value):
+                    number = builder.extract_value(value, i * tile.vectors + v)
+                    builder.call(masked, [number, place, ir.Constant(_INT32, 4), masks[v]])
         return context.get_dummy_value()
 
     return types.void(tile, array, types.intp, offsets, types.intp, types.intp), code
+
+
+@intrinsic
+def fetch(typing: Any, tile: Any, array: Any, start: Any, offsets: Any, first: Any, width: Any) -> Any:
+    """A tile like `tile` with what `store` put there; 0 for j >= width."""
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, array_value, start_value, offsets_value, first_value, width_value = arguments
+        data, table = _data(context, builder, array, array_value), _data(context, builder, offsets, offsets_value)
+        masks = [_lanes_below(builder, tile, width_value, v) for v in range(tile.vectors)]
+        masked = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(tile.vector, [tile.vector.as_pointer(), _INT32, masks[0].type,
+                                                          tile.vector]),
+            f"llvm.masked.load.v{tile.lanes}f32.p0")
+        zero = ir.Constant(tile.vector, [0.0] * tile.lanes)
+        for i, v, place in _places(builder, tile, data, start_value, table, first_value):
+            vector = builder.call(masked, [place, ir.Constant(_INT32, 4), masks[v], zero])
+            result = builder.insert_value(result, vector, i * tile.vectors + v)
+        return result
+
+    return tile(tile, array, types.intp, offsets, types.intp, types.intp), code
 
 
 @intrinsic
@@ -295,7 +346,7 @@ def add_to(typing: Any, array: Any, start: Any, stride: Any, tile: Any) -> Any:
         data = _data(context, builder, array, array_value)
         for i in range(tile.rows):
             for v in range(tile.vectors):
-                place = _vector_at(builder, data, at, v)
+                place = _vector_at(builder, tile, data, at, v)
                 total = builder.fadd(builder.load(place, align=4), builder.extract_value(value, i * tile.vectors + v))
                 builder.store(total, place, align=4)
             at = builder.add(at, stride_value)
@@ -315,8 +366,8 @@ def _stepwise() -> None:
     def save(array: np.ndarray, at: int, vector: np.ndarray) -> None:
         array[at:at + LANES] = vector[0]
 
-    def zeros(rows: int, vectors: int) -> np.ndarray:
-        return np.zeros((rows, vectors * LANES), np.float32)
+    def zeros(rows: int, width: int) -> np.ndarray:
+        return np.zeros((rows, width), np.float32)
 
     def copies(tile: np.ndarray, line: np.ndarray, at: int) -> np.ndarray:
         return np.tile(line[at:at + tile.shape[1]], (len(tile), 1))
@@ -336,6 +387,15 @@ def _stepwise() -> None:
             at = start + offsets[first + i]
             array[at:at + width] = tile[i, :width]
 
+    def fetch(tile: np.ndarray, array: np.ndarray, start: int, offsets: np.ndarray, first: int,
+              width: int) -> np.ndarray:
+        result = np.zeros_like(tile)
+        width = min(width, tile.shape[1])
+        for i in range(len(tile)):
+            at = start + offsets[first + i]
+            result[i, :width] = array[at:at + width]
+        return result
+
     def add_to(array: np.ndarray, start: int, stride: int, tile: np.ndarray) -> None:
         for i in range(len(tile)):
             array[start + i * stride:start + i * stride + tile.shape[1]] += tile[i]
@@ -351,7 +411,7 @@ def _stepwise() -> None:
 
     globals().update(stay_apart=stay_apart, zeros=zeros, copies=copies, load=load, save=save, plus=np.add,
                      minus=np.subtract, pointers=pointers, outer=outer, inner=inner, add_to=add_to, store=store,
-                     store_sums=store_sums)
+                     fetch=fetch, store_sums=store_sums)
 
 
 if numba.config.DISABLE_JIT:

@@ -19,7 +19,7 @@ from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 def _convolutions() -> None:
     """All shapes of tiles: for few channels, many, and from many to one; and 3×3 windows side by side."""
-    for channels, outputs, kernel in ((1, 1, 2), (64, 64, 2), (64, 1, 2), (64, 64, 3)):
+    for channels, outputs, kernel in ((1, 1, 2), (16, 16, 2), (64, 64, 2), (64, 1, 2), (64, 64, 3)):
         x, w = _images(channels), _numbers(outputs, channels, kernel, kernel)
         geometry = Conv2dGeometry.of(x.shape, w.shape)
         y = simd.conv2d(x, w, geometry, _numbers(outputs))
@@ -40,7 +40,7 @@ def _poolings() -> None:
 
 def _fused() -> None:
     """One compiled function knows all stages; there is one for each kind of convolution."""
-    for channels, kernel in ((1, 2), (64, 2), (64, 3)):
+    for channels, kernel in ((1, 2), (16, 2), (64, 2), (64, 3)):
         x, w = _images(channels), _numbers(channels, channels, kernel, kernel)
         geometry, stages = Conv2dGeometry.of(x.shape, w.shape), Stages(relu=True)
         y, kept = fused_simd.forward(x, w, _numbers(channels), geometry, stages)

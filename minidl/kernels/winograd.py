@@ -34,7 +34,7 @@ from minidl.kernels.threads import parallel, parallel_parts, parts, ran
 from minidl.kernels.vectors import (
     LANES,
     ROWS,
-    VECTORS,
+    WIDTH,
     add_to,
     load,
     minus,
@@ -56,18 +56,16 @@ CACHED = 1 << 17                                    # numbers in tables that sta
 
 def fits(geometry: Conv2dGeometry, channels: int, outputs: int) -> bool:
     """Whether it can be done this way: 3×3 windows side by side, whole tiles of channels on both sides."""
-    width = VECTORS * LANES
     return (geometry.kernel_size == (3, 3) and geometry.stride == (1, 1) and geometry.dilation == (1, 1)
             and geometry.groups == 1 and min(geometry.output_size) >= SMALLEST
-            and channels % width == 0 and outputs % width == 0)
+            and channels % WIDTH == 0 and outputs % WIDTH == 0)
 
 
 def table_of_weights(w: Array) -> Array:
-    """w (O, C, 3, 3) -> U = G w Gᵀ in the order in which it is read, (16, O / width, C, width)."""
+    """w (O, C, 3, 3) -> U = G w Gᵀ in the order in which it is read, (16, O / WIDTH, C, WIDTH)."""
     outputs, channels, _, _ = w.shape
-    width = VECTORS * LANES
     table = matmul(w.reshape(-1, 9), TABLE_OF_NINE.T)                       # (O*C, 9) @ (9, 16) -> (O*C, 16)
-    table = table.reshape(outputs // width, width, channels, PLACES)
+    table = table.reshape(outputs // WIDTH, WIDTH, channels, PLACES)
     return np.ascontiguousarray(table.transpose(3, 0, 2, 1))
 
 
@@ -143,7 +141,7 @@ def weight_blocks(part, start, stop, x, padding, g, at_once, of_rows, table):
             turn_gradients(four, outputs, d, t * outputs, at_once * outputs)
         for place in range(PLACES):
             for o in range(0, of_rows.size, ROWS):
-                for c in range(0, channels, VECTORS * LANES):
+                for c in range(0, channels, WIDTH):
                     add_products(d, place * at_once * outputs, of_rows, o, outputs, count, v,
                                  place * at_once * channels + c, channels, table,
                                  (place * of_rows.size + o) * channels + c)
@@ -153,7 +151,7 @@ def weight_blocks(part, start, stop, x, padding, g, at_once, of_rows, table):
 def add_products(d, begin, of_rows, o, outputs, count, v, at_v, channels, table, at):
     """table[place, o, c] += sum over squares t of  d[place, t, o] * v[place, t, c], a tile of it."""
     stay_apart()
-    tile = zeros(ROWS, VECTORS)
+    tile = zeros(ROWS, WIDTH)
     rows = pointers(tile, d, begin, of_rows, o)
     for t in range(count):
         tile = outer(tile, rows, t * outputs, v, at_v)
@@ -164,7 +162,7 @@ def add_products(d, begin, of_rows, o, outputs, count, v, at_v, channels, table,
 @compiled
 def turn_gradients(four, outputs, d, at, step):
     """D[place, t] = (A dY Aᵀ)[place] for all channels; places are `step` apart."""
-    zero = zeros(1, 1)
+    zero = zeros(1, LANES)
     for o in range(0, outputs, LANES):
         a, b = load(four, o), load(four, o + outputs)                       # dY, row 0
         e, f = load(four, o + 2 * outputs), load(four, o + 3 * outputs)     # dY, row 1
@@ -180,7 +178,7 @@ def save_gradients(d, at, step, a, b):
     save(d, at, a)
     save(d, at + step, plus(a, b))
     save(d, at + 2 * step, minus(a, b))
-    save(d, at + 3 * step, minus(zeros(1, 1), b))
+    save(d, at + 3 * step, minus(zeros(1, LANES), b))
 
 
 @compiled
@@ -245,14 +243,14 @@ def save_row(v, at, step, a, b, c, d):
 
 @compiled
 def multiply(v, begin, rows_of_v, channels, u, at_u, m, at_m, rows_of_m):
-    """M[place] = V[place] @ U[place], a tile of it: ROWS squares × `width` output channels."""
+    """M[place] = V[place] @ U[place], a tile of it: ROWS squares × WIDTH output channels."""
     stay_apart()
-    tile = zeros(ROWS, VECTORS)
+    tile = zeros(ROWS, WIDTH)
     rows = pointers(tile, v, begin, rows_of_v, 0)
     for c in range(channels):
         tile = outer(tile, rows, c, u, at_u)
-        at_u += VECTORS * LANES
-    store(tile, m, at_m, rows_of_m, 0, VECTORS * LANES)
+        at_u += WIDTH
+    store(tile, m, at_m, rows_of_m, 0, WIDTH)
 
 
 @compiled
