@@ -145,8 +145,8 @@ lab.say(f"Each of the three functions is {case.work / 1e9:.4g} GFLOP. Times are 
 lab.say("The peak of this machine, measured in the same rounds: "
         + " and ".join(f"{peak[threads]:,.0f} GFLOP/s with {named[threads]}" for threads in counts)
         + f". That is a compiled loop that multiplies and adds numbers in registers, in "
-        f"{_convolution.CHAINS * vectors.WIDTH // LANES} independent sums of {LANES} numbers each, and fetches nothing. A "
-        f"copy of 64 MiB reads and writes {bandwidth[threads_used]:,.0f} GB/s. Other programs that run meanwhile lower "
+        f"{_convolution.CHAINS * vectors.WIDTH // LANES} independent sums of {LANES} numbers each, and fetches nothing. "
+        f"A copy of 64 MiB reads and writes {bandwidth[threads_used]:,.0f} GB/s. Other programs that run meanwhile lower "
         "all these numbers.")
 unrest = float(np.median([median[key] / min(values) for key, values in seconds.items()]))
 if unrest > 1.25:

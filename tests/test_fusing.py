@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import minidl.nn.functional as F
 from minidl import fuse, kernels, nn, optim
 from minidl.errors import DtypeError, GraphError, MinidlError, ModuleError, ShapeError
 from minidl.kernels import fused as fused_kernels
+from minidl.kernels import threads
 from minidl.models import small_cnn
 from minidl.nn.fusing import Absorbed, FusedConv2d
 from minidl.train import LightningModule
@@ -90,6 +92,24 @@ def test_output_and_gradients_are_those_of_the_layers(after, conv, kernel_set, d
     with minidl.use_kernels(kernel_set):
         assert_same(model, fused, images(2, 4, 7, 9, dtype=dtype), tolerance)
         assert ops_of(fused, minidl.zeros(1, 4, 7, 9).to(np.dtype(dtype))) == ["FusedConv2d"]
+
+
+@pytest.mark.parametrize("conv", [
+    (1, 16, 3, 1, 1), (16, 8, 3, 1, 1), (8, 4, 3, 1, 1), (4, 40, 2, 1, 0), (17, 33, 3, 1, 2), (32, 64, 3, 1, 1), (64, 32, 3, 1, 0),
+    (3, 32, 5, 2, 2), (32, 16, 1, 1, 0), (16, 16, 3, (2, 1), 1), (8, 64, 3, 1, 1, 2, 4), (64, 64, 3, 1, 1, 1, 2)], ids=str)
+def test_every_width_of_tiles(conv):
+    """In, out, kernel, stride, padding, dilation, groups: narrow and wide tiles, turned sums, Winograd's convolution."""
+    torch_like = dict(zip(["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"], conv, strict=False))
+    for after, images_in_batch in (("relu, avg", 5), ("max, relu", 4), ("relu", 3), ("up, relu", 2)):
+        model, before = nn.Sequential(nn.Conv2d(**torch_like), *AFTER[after]()), threads.ran.copy()
+        x = images(images_in_batch, conv[0], 10, 13)
+        assert_same(model, fuse(model), x, 1e-5)
+        assert (threads.ran - before)["fused_simd.weight_grad"] == 1
+        assert (threads.ran - before)["fused_simd.input_grad"] == (conv[3] == 1)
+        with minidl.use_kernels("reference") if images_in_batch == 5 and conv[0] * conv[1] < 200 else nullcontext():
+            expected = results(model, x)
+        for ours, right in zip(results(fuse(model), x), expected, strict=True):
+            assert np.abs(ours - right).max() <= 1e-5 * np.abs(right).max()
 
 
 @every_run
@@ -586,51 +606,57 @@ def test_errors_name_the_layer(pair, x, error, sentence):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Weak references to every G that was computed."""
-    seen, original = [], fused_kernels.output_gradient
+    """Weak references to every G that was computed as a whole."""
+    seen, original = [], fused_kernels.gradient_of_z
 
     def watched(*args):
         result = original(*args)
         seen.append(weakref.ref(result))
         return result
 
-    monkeypatch.setattr(fused_kernels, "output_gradient", watched)
+    monkeypatch.setattr(fused_kernels, "gradient_of_z", watched)
     return seen
 
 
+@pytest.mark.parametrize("channels", [(1, 3), (32, 64)])
+def test_the_gradient_at_the_convolution_is_never_there_as_a_whole(computed, channels):
+    fused = fuse(nn.Sequential(nn.Conv2d(*channels, 3), nn.ReLU(), nn.AvgPool2d(2)))
+    x, before = minidl.tensor(images(4, channels[0], 8, 8), requires_grad=True), threads.ran.copy()
+    fused(x).sum().backward()
+    new = {name: count for name, count in (threads.ran - before).items() if name.startswith("fused")}
+    assert new == {"fused_simd.forward": 1, "fused_simd.input_grad": 1, "fused_simd.weight_grad": 1}
+    assert computed == []
+
+
 @pytest.mark.parametrize("retain_graph", [False, True])
-def test_the_gradient_at_the_convolution_is_computed_once_and_then_gone(computed, retain_graph):
+def test_by_other_kernels_it_is_gone_when_it_was_used(computed, retain_graph):
     fused = fuse(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AvgPool2d(2)))
     x = minidl.tensor(images(2, 1, 8, 8), requires_grad=True)
     gc.disable()
     try:
-        y = fused(x)
-        y.sum().backward(retain_graph=retain_graph)
-        assert len(computed) == 1
-        assert computed[0]() is None
-        own = minidl.ones(*y.shape)
-        y = fused(x)
-        y.backward(own)                                         # the caller holds g
-        assert len(computed) == 2
-        assert computed[1]() is None
+        with minidl.use_kernels("im2col"):
+            y = fused(x)
+            y.sum().backward(retain_graph=retain_graph)
+        assert len(computed) == 2                               # for x, and for w and b together
+        assert [ref() for ref in computed] == [None, None]
     finally:
         gc.enable()
 
 
-def test_a_gradient_changed_between_two_walks_counts_anew(computed):
+@pytest.mark.parametrize("kernel_set", ["im2col", "simd"])
+def test_a_gradient_changed_between_two_walks_counts_anew(kernel_set):
     fused = fuse(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()))
-    y, g = fused(minidl.tensor(images(2, 1, 8, 8))), minidl.ones(2, 3, 6, 6)
-    bias = fused[0].bias
-    (first,) = minidl.autograd.grad(y, bias, g, retain_graph=True)
-    g.mul_(2)
-    (second,) = minidl.autograd.grad(y, bias, g, retain_graph=True)
-    np.testing.assert_array_equal(second.numpy(), 2 * first.numpy())
-    (third,) = minidl.autograd.grad(y, bias, g)
-    np.testing.assert_array_equal(third.numpy(), second.numpy())
-    assert len(computed) == 2
-    assert computed[0]() is None
-    del y
-    assert computed[1]() is None
+    g, (weight, bias) = minidl.ones(2, 3, 6, 6), fused.parameters()
+    with minidl.use_kernels(kernel_set):
+        y = fused(minidl.tensor(images(2, 1, 8, 8)))
+        _, first = minidl.autograd.grad(y, [weight, bias], g, retain_graph=True)
+        minidl.autograd.grad(y, weight, g, retain_graph=True)   # has the gradient of b too, for which nobody asks
+        g.mul_(2)
+        (second,) = minidl.autograd.grad(y, bias, g, retain_graph=True)
+        np.testing.assert_allclose(second.numpy(), 2 * first.numpy(), rtol=1e-6)
+        minidl.autograd.grad(y, weight, g, retain_graph=True)
+        (third,) = minidl.autograd.grad(y, bias, minidl.ones(2, 3, 6, 6))
+        np.testing.assert_allclose(third.numpy(), first.numpy(), rtol=1e-6)
 
 
 def test_only_the_gradients_that_are_needed_are_computed():

@@ -30,7 +30,7 @@ import numpy as np
 
 from minidl.backend import Array, backend_of
 from minidl.errors import DeviceError, SettingError
-from minidl.kernels.layout import in_a_row
+from minidl.kernels.layout import in_a_row, in_the_same_order
 
 SETS = ("reference", "im2col", "loops", "simd")
 _ON_HOST_ONLY = ("reference", "loops", "simd")
@@ -59,17 +59,18 @@ def active(array: Array) -> ModuleType:
     return importlib.import_module(f"minidl.kernels.{name}")
 
 
-def passes_for(*arrays: Array) -> ModuleType | None:
+def passes_for(*arrays: Array, among: int = 0) -> ModuleType | None:
     """The compiled passes over memory (see passes.py), if they can work on these arrays together and it pays.
 
     They must be NumPy's, float32 or float64, and alike in type, shape and order of memory, without gaps. Few numbers
-    are computed by the formula: that is done before Numba has been loaded.
+    are computed by the formula: that is done before Numba has been loaded. among: how many numbers there are in all, if
+    others are computed in the same way.
     """
     first = arrays[0]
-    if _choice.name not in (None, "simd", "loops") or type(first) is not np.ndarray or first.size < _FEW:
+    if (_choice.name not in (None, "simd", "loops") or type(first) is not np.ndarray or max(first.size, among) < _FEW
+            or first.size == 0):
         return None
-    alike = all(type(a) is np.ndarray and (a.dtype, a.shape, a.strides) == (first.dtype, first.shape, first.strides)
-                for a in arrays)
+    alike = all(type(a) is np.ndarray and a.dtype == first.dtype and in_the_same_order(a, first) for a in arrays)
     if not alike or first.dtype not in (np.float32, np.float64) or in_a_row(first) is None:
         return None
     return importlib.import_module("minidl.kernels.passes")

@@ -4,10 +4,11 @@
     y = the stages of z, in order: ReLU, pooling, ReLU, repeating cells; each is there or not
 
 Nobody but the next stage reads what a stage leaves, so the ReLU works in place and z is gone when y is there. The way
-back needs no numbers of z, only which cells the ReLU set to 0 and which cells a max pooling took: that is `Kept`.
+back needs no numbers of z, only which cells the ReLU set to 0 and which cells a max pooling took: that is `Kept`. With
+G = dL/dz, where the stages end on the way back, the gradients of x, w and b are those of the convolution alone.
 
-The two functions here take the stages one after the other, with the functions of the kernel set in use. They are the
-definition of what fused_simd.py does while z is still in the processor's cache.
+The functions here take the stages one after the other, with the functions of the kernel set in use. They are the
+definition of what fused_simd.py does image by image, while z and G are still in the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
-from minidl.backend import Array, xp_of
+from minidl.backend import Array, backend_of, xp_of
 from minidl.kernels import active
 from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry
 from minidl.kernels.threads import get_num_threads
@@ -75,13 +76,28 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
     return y, Kept(blocked, indices)
 
 
-def output_gradient(g: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> Array:
-    """dL/dy in the shape of y -> dL/dz (N, O, OH, OW), from which the gradients of x, w and b follow as ever.
+def input_grad(g: Array, w: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> Array:
+    """g = dL/dy in the shape of y, w (O, C/groups, KH, KW) -> dL/dx (N, C, H, W)."""
+    if _is_fast(g, w) and geometry.stride == (1, 1):
+        return _compiled().input_grad(g, w, kept, geometry, stages)  # type: ignore[no-any-return]
+    return active(g).conv2d_input_grad(gradient_of_z(g, kept, stages), w, geometry)  # type: ignore[no-any-return]
 
-    The stages in reverse; g itself is not written to.
-    """
-    if _is_fast(g):
-        return _compiled().output_gradient(g, kept, geometry, stages)
+
+def weight_grad(x: Array, g: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> tuple[Array, Array]:
+    """x (N, C, H, W), g = dL/dy in the shape of y -> dL/dw (O, C/groups, KH, KW) and dL/db (O,)."""
+    if _is_fast(x, g):
+        return _compiled().weight_grad(x, g, kept, geometry, stages)  # type: ignore[no-any-return]
+    dz = gradient_of_z(g, kept, stages)
+    return active(g).conv2d_weight_grad(x, dz, geometry), bias_grad(dz)
+
+
+def bias_grad(dz: Array) -> Array:
+    """dL/dz (N, O, OH, OW) -> dL/db (O,)."""
+    return backend_of(dz).sum(dz, (0, 2, 3), False)
+
+
+def gradient_of_z(g: Array, kept: Kept, stages: Stages) -> Array:
+    """G: dL/dy in the shape of y -> dL/dz (N, O, OH, OW). The stages in reverse; g itself is not written to."""
     xp, kernel = xp_of(g), active(g)
     if stages.repeat != (1, 1):
         g = kernel.repeat2d_input_grad(g, stages.repeat)

@@ -1,22 +1,26 @@
 """`fused` at the speed of `simd`: image after image, all stages while the convolution's output is in the cache.
 
 The output z of the convolution exists for one image at a time in each thread; the next stages read it from there, with
-the loops that they have when they stand alone. The way back is one pass that writes G = dL/dz.
+the loops that they have when they stand alone. So it is on the way back: G = dL/dz of one image after the other, and
+what follows from it. Winograd's convolution takes a few images at a time, so that the last one cuts off few tiles.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from minidl.backend import Array
 from minidl.kernels import winograd
-from minidl.kernels.addresses import before, forward_tables
+from minidl.kernels.addresses import before, forward_tables, input_grad_tables
 from minidl.kernels.compiling import compiled
 from minidl.kernels.fused import Kept, Stages
 from minidl.kernels.geometry import Conv2dGeometry
 from minidl.kernels.layout import channels_last
+from minidl.kernels.passes import add_rows
 from minidl.kernels.pooling import (
     avg_pool,
     avg_pool_cells,
@@ -30,9 +34,9 @@ from minidl.kernels.pooling import (
     sum_copies,
     tiles_the_image,
 )
-from minidl.kernels.simd import CORRELATE, panels_of
-from minidl.kernels.threads import parallel, parts, ran
-from minidl.kernels.vectors import ROWS
+from minidl.kernels.simd import CORRELATE, WEIGHTS, WeightGrad, panels_of, readable_beyond, turned_matrices
+from minidl.kernels.threads import parallel, parallel_parts, parts, ran
+from minidl.kernels.vectors import ROWS, WIDTH, WIDTHS
 
 NO_POOLING, MAX, AVG = 0, 1, 2
 FIRST, ONE = np.int64(0), np.int64(1)                       # written as 0 and 1 they would be types of their own
@@ -48,7 +52,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
     blocked = np.empty((len(x), *(size if stages.relu_before_pooling else pooled), outputs), np.bool_) \
         if stages.relu else NOTHING
     indices = np.empty((len(x), *pooled, outputs), np.int64) if stages.pooling == "max" else NOTHING.astype(np.int64)
-    rest = (_plan(stages), _window(stages), _shares(stages), stages.repeat)
+    rest = _numbers_of(stages)
     numbers, images = len(x) * size[0] * size[1] * w.size / 16, channels_last(x)
     if winograd.fits(geometry, x.shape[1], outputs):
         biases = np.zeros(outputs, np.float32) if b is None else np.ascontiguousarray(b)
@@ -65,17 +69,51 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
         indices.transpose(0, 3, 1, 2) if stages.pooling == "max" else None)
 
 
-def output_gradient(g: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> Array:
-    """What `fused.output_gradient` does, for float32."""
-    ran["fused_simd.output_gradient"] += 1
-    blocked = NOTHING if kept.blocked is None else channels_last(kept.blocked)
-    indices = NOTHING.astype(np.int64) if kept.indices is None else channels_last(kept.indices)
-    tiles = stages.window is not None and tiles_the_image(stages.window)
-    shape = (len(g), *geometry.output_size, g.shape[1])                                 # (N, OH, OW, O)
-    dz = np.empty(shape, np.float32) if tiles or stages.window is None else np.zeros(shape, np.float32)
-    parallel(_backward, parts(len(g), dz.size), channels_last(g), _plan(stages), tiles, _window(stages),
-             _shares(stages), stages.repeat, blocked, indices, dz)
-    return dz.transpose(0, 3, 1, 2)                                                     # (N, O, OH, OW)
+def input_grad(g: Array, w: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> Array:
+    """What `fused.input_grad` does, for float32 and windows in steps of 1."""
+    ran["fused_simd.input_grad"] += 1
+    (outputs, group_channels), groups, size = w.shape[:2], geometry.groups, geometry.output_size
+    channels = group_channels * groups
+    dx = np.empty((len(g), *geometry.input_size, channels), np.float32)                 # (N, H, W, C)
+    way = (channels_last(g), _numbers_of(stages), *_arrays_of(kept))
+    numbers = len(g) * size[0] * size[1] * w.size / 16
+    if winograd.fits(geometry, channels, outputs):
+        padding, table = winograd.turned(w, geometry)
+        parallel(input_grad_by_winograd, parts(len(g), numbers), way, size, _images_at_once(geometry.input_size),
+                 padding, table, np.zeros(channels, np.float32), dx)
+    else:
+        (frame, tables), = input_grad_tables(geometry, channels, outputs)
+        matrices = turned_matrices(w, groups, tables.taps)                              # (K, G, C/G)
+        width, panels, biases = panels_of(matrices, None)
+        parallel(INPUT_GRAD[width], parts(len(g), numbers), way, size, frame, tables.pixels, tables.terms,
+                 tables.outputs, panels, biases, group_channels, dx)
+    return dx.transpose(0, 3, 1, 2)                                                     # (N, C, H, W)
+
+
+def weight_grad(x: Array, g: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> tuple[Array, Array]:
+    """What `fused.weight_grad` does, for float32."""
+    ran["fused_simd.weight_grad"] += 1
+    (images, channels, _, _), outputs, size = x.shape, g.shape[1], geometry.output_size
+    pixels = size[0] * size[1]
+    together = max(n for n in range(1, max(1, 64 // outputs) + 1) if pixels % n == 0)    # short rows as one long one
+    way = (channels_last(g), _numbers_of(stages), *_arrays_of(kept))
+    x = channels_last(x)                                                                # (N, H, W, C)
+    numbers = images * pixels * outputs * channels // geometry.groups * math.prod(geometry.kernel_size) / 16
+    ranges = parts(images, numbers)
+    sums = np.zeros((len(ranges), together * outputs), np.float64)
+    if winograd.fits(geometry, channels, outputs):
+        table, at_once, of_rows = winograd.empty_sums(len(ranges), channels, outputs)
+        parallel_parts(weight_grad_by_winograd, ranges, way, size, _images_at_once(size), x, before(geometry), at_once,
+                       of_rows, table, sums)
+        dw = winograd.weights_of(table, outputs)
+    else:
+        plan = WeightGrad.of(geometry, channels, outputs)
+        row_of_x = readable_beyond(x, plan.overhang) if plan.turned else x.reshape(-1)
+        dw = plan.empty_sums(len(ranges))
+        parallel_parts(WEIGHT_GRAD[plan.width], ranges, way, size, x, row_of_x, plan.turned, plan.frame, plan.pixels,
+                       plan.tiles, plan.columns, dw, sums)
+        dw = plan.weights_of(dw)
+    return dw, sums.reshape(-1, outputs).sum(axis=0).astype(np.float32)
 
 
 # -- the kernels -------------------------------------------------------------------------------------------------------
@@ -110,7 +148,7 @@ def forward_by_winograd(start, stop, x, padding, table, biases, size, at_once, r
 @compiled
 def finish(z, n, rest, blocked, indices, y):
     """What follows the convolution, for the images z of which the first is number n."""
-    (relu_first, relu_after, pooling), window, shares, repeat = rest
+    (relu_first, relu_after, pooling), _, window, shares, repeat = rest
     images, last = len(z), n + len(z)
     pooled = np.empty((images, y.shape[1] // repeat[0], y.shape[2] // repeat[1], y.shape[3]), np.float32)
     if relu_first:
@@ -135,28 +173,32 @@ def relu_in_place(z, blocked):
 
 
 @compiled
-def _backward(start, stop, g, plan, tiles, window, shares, repeat, blocked, indices, dz):
-    relu_first, relu_after, pooling = plan
+def go_back(way, n, dz):
+    """G of the images of which the first is number n: `finish` in reverse."""
+    g, ((relu_first, relu_after, pooling), tiles, window, shares, repeat), blocked, indices = way
+    images, last = len(dz), n + len(dz)
     _, rows, columns, channels = g.shape
-    pooled = np.empty((1, rows // repeat[0], columns // repeat[1], channels), np.float32)
-    for n in range(start, stop):
-        below = dz[n:n + 1] if pooling == NO_POOLING else pooled
-        if repeat == (1, 1):
-            below[:] = g[n:n + 1]
-        else:
-            sum_copies(FIRST, ONE, g[n:n + 1], repeat, below)
-        if relu_after:
-            block(below, blocked[n])
-        if pooling == MAX and tiles:
-            max_pool_cells(FIRST, ONE, below, indices[n:n + 1], (window[0], window[1]), dz[n:n + 1])
-        elif pooling == MAX:
-            max_pool_input_grad(FIRST, ONE, below, indices[n:n + 1], dz[n:n + 1])
-        elif pooling == AVG and tiles:
-            avg_pool_cells(FIRST, ONE, below, (window[0], window[1]), shares, dz[n:n + 1])
-        elif pooling == AVG:
-            avg_pool_input_grad(FIRST, ONE, below, window, shares, dz[n:n + 1])
-        if relu_first:
-            block(dz[n:n + 1], blocked[n])
+    below = g[n:last]
+    if pooling == NO_POOLING:
+        below = dz
+    elif relu_after or repeat != (1, 1):
+        below = np.empty((images, rows // repeat[0], columns // repeat[1], channels), np.float32)
+    if pooling == NO_POOLING or relu_after or repeat != (1, 1):             # else g itself is what the pooling gets
+        sum_copies(FIRST, images, g[n:last], repeat, below)
+    if relu_after:
+        block(below, blocked[n:last])
+    if pooling != NO_POOLING and not tiles:
+        dz[:] = 0
+    if pooling == MAX and tiles:
+        max_pool_cells(FIRST, images, below, indices[n:last], (window[0], window[1]), dz)
+    elif pooling == MAX:
+        max_pool_input_grad(FIRST, images, below, indices[n:last], dz)
+    elif pooling == AVG and tiles:
+        avg_pool_cells(FIRST, images, below, (window[0], window[1]), shares, dz)
+    elif pooling == AVG:
+        avg_pool_input_grad(FIRST, images, below, window, shares, dz)
+    if relu_first:
+        block(dz, blocked[n:last])
 
 
 @compiled
@@ -167,7 +209,77 @@ def block(g, blocked):
         g[i] = 0 if blocked[i] else g[i]
 
 
-FORWARD = {width: _make_forward(width) for width in CORRELATE}
+def _make_input_grad(width: int) -> Callable[..., None]:
+    correlate_images = CORRELATE[width]
+
+    @compiled
+    def input_grad_of_images(start, stop, way, size, frame, pixels, terms, outputs, panels, biases, group_channels, dx):
+        dz = np.empty((1, *size, way[0].shape[3]), np.float32)
+        for n in range(start, stop):
+            go_back(way, n, dz)
+            correlate_images(FIRST, ONE, dz, frame, pixels, terms, outputs, panels, biases, group_channels, ONE,
+                             dx[n:n + 1])
+
+    return input_grad_of_images
+
+
+@compiled
+def input_grad_by_winograd(start, stop, way, size, at_once, padding, table, biases, dx):
+    """The same for some images at a time."""
+    dz = np.empty((at_once, *size, way[0].shape[3]), np.float32)
+    squares = ((dx.shape[1] + 1) // 2) * ((dx.shape[2] + 1) // 2)
+    for n in range(start, stop, at_once):
+        count = min(at_once, stop - n)
+        go_back(way, n, dz[:count])
+        winograd.correlate_blocks(FIRST, (count * squares + ROWS - 1) // ROWS, dz[:count], padding, table, biases,
+                                  dx[n:n + count])
+
+
+def _make_weight_grad(width: int) -> Callable[..., None]:
+    weights_of_images = WEIGHTS[width]
+
+    @compiled
+    def weight_grad_of_images(part, start, stop, way, size, x, row_of_x, turned, frame, pixels, terms, columns, dw,
+                              sums):
+        _, height, across, channels = x.shape
+        outputs = way[0].shape[3]
+        row_of_dz = np.zeros(size[0] * size[1] * outputs + WIDTH, np.float32)           # readable beyond its end
+        dz = row_of_dz[:row_of_dz.size - WIDTH].reshape((1, *size, outputs))
+        for n in range(start, stop):
+            go_back(way, n, dz)
+            add_bias_grad(part, dz, sums)
+            if turned:
+                weights_of_images(part, FIRST, ONE, dz, frame, pixels, terms, row_of_x[n * height * across * channels:],
+                                  columns, ONE, dw)
+            else:
+                weights_of_images(part, FIRST, ONE, x[n:n + 1], frame, pixels, terms, row_of_dz, columns, ONE, dw)
+
+    return weight_grad_of_images
+
+
+@compiled
+def weight_grad_by_winograd(part, start, stop, way, size, images_at_once, x, padding, at_once, of_rows, table, sums):
+    """The same for some images at a time."""
+    dz = np.empty((images_at_once, *size, way[0].shape[3]), np.float32)
+    squares = ((size[0] + 1) // 2) * ((size[1] + 1) // 2)
+    for n in range(start, stop, images_at_once):
+        count = min(images_at_once, stop - n)
+        go_back(way, n, dz[:count])
+        add_bias_grad(part, dz[:count], sums)
+        winograd.weight_blocks(part, FIRST, count * squares, x[n:n + count], padding, dz[:count], at_once, of_rows,
+                               table)
+
+
+@compiled
+def add_bias_grad(part, dz, sums):
+    """sums[part] += the sum over all pixels, several of which may stand side by side in sums[part]."""
+    rows = dz.reshape(-1, sums.shape[1])
+    add_rows(part, FIRST, len(rows), rows, sums)
+
+
+FORWARD = {width: _make_forward(width) for width in WIDTHS}
+INPUT_GRAD = {width: _make_input_grad(width) for width in WIDTHS}
+WEIGHT_GRAD = {width: _make_weight_grad(width) for width in WIDTHS}
 
 
 # -- the stages as compiled loops take them ----------------------------------------------------------------------------
@@ -178,15 +290,18 @@ def _images_at_once(size: tuple[int, int]) -> int:
     return min(range(1, max(1, min(8, 1024 // (4 * squares))) + 1), key=lambda n: -n * squares % ROWS / n)
 
 
-def _plan(stages: Stages) -> tuple[bool, bool, int]:
-    return (stages.relu_before_pooling, stages.relu_after_pooling,
+def _numbers_of(stages: Stages) -> tuple[Any, ...]:
+    """(where the ReLU is and which pooling), whether windows tile the image, the window, its shares, the repeats."""
+    plan = (stages.relu_before_pooling, stages.relu_after_pooling,
             {None: NO_POOLING, "max": MAX, "avg": AVG}[stages.pooling])
+    if stages.window is None:
+        return plan, True, (1,) * 9, np.ones((1, 1), np.float32), stages.repeat
+    averages = stages.pooling == "avg"
+    shares = shares_of(stages.window, np.dtype(np.float32)) if averages else np.ones((1, 1), np.float32)
+    return plan, tiles_the_image(stages.window), numbers_of(stages.window), shares, stages.repeat
 
 
-def _window(stages: Stages) -> tuple[int, ...]:
-    return numbers_of(stages.window) if stages.window else (1,) * 9
-
-
-def _shares(stages: Stages) -> Array:
-    window = stages.window if stages.pooling == "avg" else None
-    return shares_of(window, np.dtype(np.float32)) if window else np.ones((1, 1), np.float32)
+def _arrays_of(kept: Kept) -> tuple[Array, Array]:
+    """Masks and indices, channels-last; empty ones for those that are not there."""
+    return (NOTHING if kept.blocked is None else channels_last(kept.blocked),
+            NOTHING.astype(np.int64) if kept.indices is None else channels_last(kept.indices))

@@ -25,6 +25,12 @@ def in_a_row(array: Array) -> Array | None:
     return None
 
 
+def in_the_same_order(a: Array, b: Array) -> bool:
+    """Whether both have the same shape, and their elements the same order in memory."""
+    return a.shape == b.shape and (a.strides == b.strides or all(
+        s == t for n, s, t in zip(a.shape, a.strides, b.strides, strict=True) if n > 1))    # of one there is no order
+
+
 def rows_of_channels(x: Array, axes: Axes) -> Array | None:
     """x as rows (…, C) if `axes` are all axes but that of the channels, which must lie side by side; else None."""
     if x.ndim == 4 and axes == (0, 2, 3):

@@ -51,10 +51,15 @@ def _relu_grad(start, stop, g, y, dx):
 def channel_sums(rows: Array) -> Array:
     """rows (N, C) -> the sum over N of each channel (C,), added up in float64."""
     ran["passes.channel_sums"] += 1
-    ranges = parts(len(rows), rows.size // 4)
-    sums = np.zeros((len(ranges), rows.shape[1]), np.float64)
-    parallel_parts(_channel_sums, ranges, rows, sums)
-    return sums.sum(axis=0).astype(rows.dtype)
+    channels = rows.shape[1]
+    together = max(1, 64 // channels)                   # short rows are added as long ones, several side by side
+    left_over = rows[len(rows) // together * together:]
+    wide = rows[:len(rows) - len(left_over)].reshape(-1, together * channels)
+    ranges = parts(len(wide), wide.size // 2)
+    sums = np.zeros((len(ranges), wide.shape[1]), np.float64)
+    parallel_parts(add_rows, ranges, wide, sums)
+    total = sums.reshape(-1, channels).sum(axis=0) + left_over.sum(axis=0, dtype=np.float64)
+    return total.astype(rows.dtype)
 
 
 def scaled_difference(a: Array, b: Array, s: Array) -> Array:
@@ -92,7 +97,8 @@ def _squared_distance(part, start, stop, x, t, sums):
 
 
 @compiled
-def _channel_sums(part, start, stop, rows, sums):
+def add_rows(part, start, stop, rows, sums):
+    """sums[part] += the sum of some rows."""
     total = sums[part]
     rows = rows[start:stop]
     for n in range(0, len(rows) - 3, 4):                # four in float32 at a time: fewer numbers are made float64

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -101,19 +103,23 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     if not fits(g, w):
         return im2col.conv2d_input_grad(g, w, geometry)
     ran["simd.conv2d_input_grad"] += 1
-    groups, (outputs, group_channels, kh, kw) = geometry.groups, w.shape
+    groups, (outputs, group_channels) = geometry.groups, w.shape[:2]
     dx = np.empty((len(g), *geometry.input_size, groups * group_channels), np.float32)  # (N, H, W, C)
     g = channels_last(g)                                                                # (N, OH, OW, O)
     if winograd.fits(geometry, group_channels, outputs):
-        turned = w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]                              # (C, O, 3, 3)
-        (top, left) = before(geometry)
-        winograd.correlate(g, (2 - top, 2 - left), winograd.table_of_weights(turned), None, dx)
+        winograd.correlate(g, *winograd.turned(w, geometry), None, dx)
         return dx.transpose(0, 3, 1, 2)                                                 # (N, C, H, W)
-    split = w.reshape(groups, outputs // groups, group_channels, kh * kw)               # (G, O/G, C/G, KH*KW)
     for frame, tables in input_grad_tables(geometry, groups * group_channels, outputs):
-        taps = split[..., tables.taps].transpose(3, 1, 0, 2)                            # (T, O/G, G, C/G)
-        correlate(g, frame, tables, taps.reshape(-1, groups, group_channels), None, dx)     # (K, G, C/G)
+        correlate(g, frame, tables, turned_matrices(w, groups, tables.taps), None, dx)
     return dx.transpose(0, 3, 1, 2)                                                     # (N, C, H, W)
+
+
+def turned_matrices(w: Array, groups: int, taps: Array) -> Array:
+    """w (O, C/groups, KH, KW) -> the matrices of the input gradient (K, G, C/G), of the taps that take part."""
+    outputs, group_channels = w.shape[:2]
+    split = w.reshape(groups, outputs // groups, group_channels, -1)                    # (G, O/G, C/G, KH*KW)
+    taken = split[..., taps].transpose(3, 1, 0, 2)                                      # (T, O/G, G, C/G)
+    return taken.reshape(-1, groups, group_channels)                                    # (K, G, C/G)
 
 
 def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
@@ -121,22 +127,73 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     if not fits(x, g):
         return im2col.conv2d_weight_grad(x, g, geometry)
     ran["simd.conv2d_weight_grad"] += 1
-    (_, channels, _, width), outputs, groups, (kh, kw) = x.shape, g.shape[1], geometry.groups, geometry.kernel_size
+    channels, outputs = x.shape[1], g.shape[1]
     x, g = channels_last(x), channels_last(g)                                           # (N, H, W, C), (N, OH, OW, O)
     if winograd.fits(geometry, channels, outputs):
         return winograd.weight_grad(x, before(geometry), g)
-    if geometry.stride == (1, 1) and _tiles(outputs, channels, geometry) < _tiles(channels, outputs, geometry):
-        # Few output channels would leave most of each vector empty. The same sum with x and g in each other's place,
-        # dw[u,v,o, c] = sum over q of  g[pixels[q] + terms[u,v,o]] · x[q, c], has the channels of x there.
-        frame, tables = input_grad_tables(geometry, channels, outputs)[0]
-        pixels = Runs(np.arange(geometry.input_size[0]) * (frame.width * outputs), width, outputs)
-        dw = products(g, frame, tables.terms, pixels, x, groups)                        # (G, KH*KW*O/G, C/G)
-        dw = dw.reshape(groups, kh, kw, outputs // groups, -1).transpose(0, 3, 4, 1, 2)     # (G, O/G, C/G, KH, KW)
-    else:
-        frame, tables = forward_tables(geometry, channels, outputs)
-        dw = products(x, frame, tables.terms, pixel_runs(geometry, channels), g, groups)     # (G, KH*KW*C/G, O/G)
-        dw = dw.reshape(groups, kh, kw, channels // groups, -1).transpose(0, 4, 3, 1, 2)    # (G, O/G, C/G, KH, KW)
-    return np.ascontiguousarray(dw).reshape(outputs, channels // groups, kh, kw)
+    plan = WeightGrad.of(geometry, channels, outputs)
+    framed, rows = (g, x) if plan.turned else (x, g)
+    chunks = _chunks(len(x), len(plan.pixels.starts))
+    ranges = parts(len(x) * chunks, rows.size / plan.columns * math.prod(plan.shape) / 16)
+    dw = plan.empty_sums(len(ranges))
+    parallel_parts(WEIGHTS[plan.width], ranges, framed, plan.frame, plan.pixels, plan.tiles,
+                   readable_beyond(rows, plan.overhang), plan.columns, chunks, dw)
+    return plan.weights_of(dw)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGrad:
+    """How the sum of the weight gradient is cut into tiles:  dw[k, o] = sum over all images' p of
+
+        x[terms[k] + pixels[p]] · g[p, o]           or, turned,         g[terms[k] + pixels[p]] · x[p, o]
+
+    Few output channels would leave most of each vector empty. The same sum with x and g in each other's place, which
+    windows in steps of 1 allow, has the channels of x there.
+    """
+
+    turned: bool
+    frame: Frame                        # of x, or of g
+    tiles: Array                        # terms (K',), rounded up to whole tiles
+    pixels: Runs
+    columns: int                        # the channels of g, or of x, in all groups
+    width: int                          # of a tile
+    shape: tuple[int, ...]              # (G, blocks, K', width)
+    geometry: Conv2dGeometry
+    terms: int                          # K
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def of(geometry: Conv2dGeometry, channels: int, outputs: int) -> WeightGrad:
+        """The cheaper of both ways."""
+        (frame, tables), pixels, columns = forward_tables(geometry, channels, outputs), None, outputs
+        turned = geometry.stride == (1, 1) and _tiles(outputs, channels, geometry) < _tiles(channels, outputs, geometry)
+        if turned:
+            (frame, tables), columns = input_grad_tables(geometry, channels, outputs)[0], channels
+            height, width = geometry.input_size
+            pixels = Runs(np.arange(height) * (frame.width * outputs), width, outputs)
+        terms = all_of(tables.terms)                                                    # (K,)
+        (width, blocks), tiles = _blocks(columns // geometry.groups), whole_tiles(terms)
+        return WeightGrad(turned, frame, tiles, pixels or pixel_runs(geometry, channels), columns, width,
+                          (geometry.groups, blocks, len(tiles), width), geometry, len(terms))
+
+    @property
+    def overhang(self) -> int:
+        """By how many numbers tiles reach beyond the channels of a group."""
+        return self.columns // self.geometry.groups % self.width
+
+    def empty_sums(self, parts: int) -> Array:
+        """What the kernel adds to: (parts, G, blocks, K', width)."""
+        return np.zeros((parts, *self.shape), np.float32)
+
+    def weights_of(self, sums: Array) -> Array:
+        """The sums of all parts -> dw (O, C/groups, KH, KW)."""
+        (groups, blocks, _, width), (kh, kw) = self.shape, self.geometry.kernel_size
+        of_group = self.columns // groups
+        total = sums.sum(axis=0)[:, :, :self.terms].transpose(0, 2, 1, 3)               # (G, K, blocks, width)
+        total = total.reshape(groups, self.terms, blocks * width)[:, :, :of_group]      # (G, K, O/G); turned C/G
+        dw = total.reshape(groups, kh, kw, -1, of_group)
+        dw = dw.transpose(0, 3, 4, 1, 2) if self.turned else dw.transpose(0, 4, 3, 1, 2)     # (G, O/G, C/G, KH, KW)
+        return np.ascontiguousarray(dw).reshape(-1, dw.shape[2], kh, kw)
 
 
 def correlate(x: Array, frame: Frame, tables: Tables, matrices: Array, bias: Array | None, y: Array) -> None:
@@ -167,23 +224,6 @@ def panels_of(matrices: Array, bias: Array | None) -> tuple[int, Array, Array]:
     if bias is not None:
         biases[:, :group_outputs] = bias.reshape(groups, group_outputs)
     return width, np.ascontiguousarray(panels), biases
-
-
-def products(x: Array, frame: Frame, terms: Runs, pixels: Runs, g: Array, groups: int) -> Array:
-    """The sum of the weight gradient: dw[k, o] = sum over all images' p of  x[terms[k] + pixels[p]] · g[p, o].
-
-    x (N, H, W, C), g (N, rows, columns, O) -> dw (G, K, O/G)
-    """
-    group_outputs = g.shape[3] // groups
-    (width, blocks), every = _blocks(group_outputs), all_of(terms)                      # (K,)
-    chunks = _chunks(len(x), len(pixels.starts))
-    shape = (groups, blocks, len(whole_tiles(every)), width)
-    ranges = parts(len(x) * chunks, g.size / g.shape[3] * math.prod(shape) / 16)
-    dw = np.zeros((len(ranges), *shape), np.float32)
-    row_of_g = _readable_beyond(g, group_outputs % width)
-    parallel_parts(_WEIGHTS[width], ranges, x, frame, pixels, whole_tiles(every), row_of_g, g.shape[3], chunks, dw)
-    total = dw.sum(axis=0)[:, :, :len(every)].transpose(0, 2, 1, 3)                     # (G, K, blocks, width)
-    return total.reshape(groups, len(every), blocks * width)[:, :, :group_outputs]
 
 
 # -- the kernels: (start, stop) are units of work, each a chunk of the pixels of one image ----------------------------
@@ -321,13 +361,13 @@ def _make_weights(width: int) -> Callable[..., None]:
 
 # Several shapes of tiles: narrow results would leave most of a wide tile unused.
 CORRELATE = {width: _make_correlate(width) for width in WIDTHS}
-_WEIGHTS = {width: _make_weights(width) for width in WIDTHS}
+WEIGHTS = {width: _make_weights(width) for width in WIDTHS}
 
 
 # -- how the work is cut up -------------------------------------------------------------------------------------------
 
 def _tiles(channels: int, outputs: int, geometry: Conv2dGeometry) -> int:
-    """What the tiles of `products` cost in all for one pixel, with these channels of x and of g."""
+    """What the tiles of the weight gradient cost in all for one pixel, with these channels of x and of g."""
     kh, kw = geometry.kernel_size
     terms, (width, blocks) = kh * kw * channels // geometry.groups, _blocks(outputs // geometry.groups)
     return -(-terms // ROWS) * blocks * _cost(width)
@@ -350,7 +390,7 @@ def _chunks(images: int, most: int) -> int:
     return 1 if images >= wanted else min(-(-wanted // images), most)
 
 
-def _readable_beyond(g: Array, overhang: int) -> Array:
+def readable_beyond(g: Array, overhang: int) -> Array:
     """g in a row. If tiles hang over the last channel, they read some numbers beyond the end, so there must be some."""
     if overhang == 0:
         return g.reshape(-1)

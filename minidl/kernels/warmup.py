@@ -44,7 +44,8 @@ def _fused() -> None:
         x, w = _images(channels), _numbers(channels, channels, kernel, kernel)
         geometry, stages = Conv2dGeometry.of(x.shape, w.shape), Stages(relu=True)
         y, kept = fused_simd.forward(x, w, _numbers(channels), geometry, stages)
-        fused_simd.output_gradient(y, kept, geometry, stages)
+        fused_simd.input_grad(y, w, kept, geometry, stages)
+        fused_simd.weight_grad(x, y, kept, geometry, stages)
 
 
 def _activations() -> None:

@@ -27,8 +27,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.backend import Array
+from minidl.kernels.addresses import before
 from minidl.kernels.compiling import compiled
-from minidl.kernels.dense import matmul
 from minidl.kernels.geometry import Conv2dGeometry
 from minidl.kernels.threads import parallel, parallel_parts, parts, ran
 from minidl.kernels.vectors import (
@@ -48,8 +48,7 @@ from minidl.kernels.vectors import (
 )
 
 PLACES = 16
-G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-TABLE_OF_NINE = np.kron(G, G)                       # (16, 9): G w Gᵀ for w in a row of nine numbers, as one product
+HALF = np.float32(0.5)
 SMALLEST = 4                                        # rows and columns of the output, else most squares are cut off
 CACHED = 1 << 17                                    # numbers in tables that stay in a core's cache, 512 KiB
 
@@ -64,9 +63,9 @@ def fits(geometry: Conv2dGeometry, channels: int, outputs: int) -> bool:
 def table_of_weights(w: Array) -> Array:
     """w (O, C, 3, 3) -> U = G w Gᵀ in the order in which it is read, (16, O / WIDTH, C, WIDTH)."""
     outputs, channels, _, _ = w.shape
-    table = matmul(w.reshape(-1, 9), TABLE_OF_NINE.T)                       # (O*C, 9) @ (9, 16) -> (O*C, 16)
-    table = table.reshape(outputs // WIDTH, WIDTH, channels, PLACES)
-    return np.ascontiguousarray(table.transpose(3, 0, 2, 1))
+    table = np.empty((PLACES, outputs // WIDTH, channels, WIDTH), np.float32)
+    turn_weights(np.ascontiguousarray(w), table)
+    return table
 
 
 def correlate(x: Array, padding: tuple[int, int], table: Array, bias: Array | None, y: Array) -> None:
@@ -79,19 +78,93 @@ def correlate(x: Array, padding: tuple[int, int], table: Array, bias: Array | No
     parallel(correlate_blocks, parts(blocks, squares * table.size / 16), x, padding, table, biases, y)
 
 
+def turned(w: Array, geometry: Conv2dGeometry) -> tuple[tuple[int, int], Array]:
+    """What makes a convolution of g the gradient of the inputs: its padding, and the table of the weights turned round.
+    """
+    top, left = before(geometry)
+    return (2 - top, 2 - left), table_of_weights(w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])      # (C, O, 3, 3)
+
+
 def weight_grad(x: Array, padding: tuple[int, int], g: Array) -> Array:
     """x (N, H, W, C), rows and columns of padding before it, g (N, OH, OW, O) -> dw (O, C, 3, 3)."""
     ran["winograd.weight_grad"] += 1
     images, rows, columns, outputs = g.shape
     channels, squares = x.shape[3], images * -(-rows // 2) * -(-columns // 2)
-    at_once = max(ROWS, CACHED // (PLACES * (channels + outputs)))          # squares whose tables exist at a time
     ranges = parts(squares, squares * PLACES * outputs * channels / 16)
-    of_rows = np.minimum(np.arange(-(-outputs // ROWS) * ROWS), outputs - 1)     # (O',): whole tiles, the last repeated
-    table = np.zeros((len(ranges), PLACES, len(of_rows), channels), np.float32)
+    table, at_once, of_rows = empty_sums(len(ranges), channels, outputs)
     parallel_parts(weight_blocks, ranges, x, padding, g, at_once, of_rows, table)
-    table = table.sum(axis=0)[:, :outputs]                                  # (16, O, C)
-    dw = matmul(table.transpose(1, 2, 0).reshape(-1, PLACES), TABLE_OF_NINE)     # (O*C, 16) @ (16, 9) -> (O*C, 9)
-    return dw.reshape(outputs, channels, 3, 3)
+    return weights_of(table, outputs)
+
+
+def empty_sums(parts: int, channels: int, outputs: int) -> tuple[Array, int, Array]:
+    """What `weight_blocks` adds to (parts, 16, O', C), how many squares' tables it is to have at a time, and the rows
+    of its tiles (O',): whole tiles, the last row repeated.
+    """
+    at_once = max(ROWS, CACHED // (PLACES * (channels + outputs)))
+    of_rows = np.minimum(np.arange(-(-outputs // ROWS) * ROWS), outputs - 1)
+    return np.zeros((parts, PLACES, len(of_rows), channels), np.float32), at_once, of_rows
+
+
+def weights_of(table: Array, outputs: int) -> Array:
+    """The sums of `weight_blocks` (parts, 16, O', C) -> dw = Gᵀ (their sum) G (O, C, 3, 3)."""
+    dw = np.empty((outputs, table.shape[3], 3, 3), np.float32)
+    turn_sums(table.sum(axis=0), dw)
+    return dw
+
+
+@compiled
+def times_g(a, b, c):
+    """G times three numbers."""
+    return a, HALF * (a + b + c), HALF * (a - b + c), c
+
+
+@compiled
+def turn_weights(w, table):
+    """table[place, o // WIDTH, c, o % WIDTH] = (G w[o, c] Gᵀ)[place]."""
+    _, o_blocks, channels, width = table.shape
+    lines = np.empty((PLACES, width), np.float32)       # in the table they are so far apart that a cache forgets them
+    for o_block in range(o_blocks):
+        for c in range(channels):
+            for o in range(width):
+                k = w[o_block * width + o, c]
+                a0, a1, a2, a3 = times_g(k[0, 0], k[0, 1], k[0, 2])         # the three rows of w Gᵀ
+                b0, b1, b2, b3 = times_g(k[1, 0], k[1, 1], k[1, 2])
+                c0, c1, c2, c3 = times_g(k[2, 0], k[2, 1], k[2, 2])
+                put_column(lines, 0, o, times_g(a0, b0, c0))
+                put_column(lines, 1, o, times_g(a1, b1, c1))
+                put_column(lines, 2, o, times_g(a2, b2, c2))
+                put_column(lines, 3, o, times_g(a3, b3, c3))
+            for place in range(PLACES):
+                table[place, o_block, c] = lines[place]
+
+
+@compiled
+def put_column(places, j, o, column):
+    """Column j of a 4×4 matrix, whose places are in a row."""
+    places[j, o], places[4 + j, o], places[8 + j, o], places[12 + j, o] = column
+
+
+@compiled
+def times_g_transposed(a, b, c, d):
+    """Gᵀ times four numbers."""
+    return a + HALF * (b + c), HALF * (b - c), HALF * (b + c) + d
+
+
+@compiled
+def turn_sums(table, dw):
+    """dw[o, c] = Gᵀ table[:, o, c] G, the 16 places as a 4×4 matrix."""
+    outputs, channels, _, _ = dw.shape
+    for o in range(outputs):
+        for c in range(channels):
+            t = table[:, o, c]                                              # (16,)
+            a0, a1, a2 = times_g_transposed(t[0], t[4], t[8], t[12])        # the four columns of Gᵀ t, 3×4
+            b0, b1, b2 = times_g_transposed(t[1], t[5], t[9], t[13])
+            c0, c1, c2 = times_g_transposed(t[2], t[6], t[10], t[14])
+            d0, d1, d2 = times_g_transposed(t[3], t[7], t[11], t[15])
+            k = dw[o, c]
+            k[0, 0], k[0, 1], k[0, 2] = times_g_transposed(a0, b0, c0, d0)
+            k[1, 0], k[1, 1], k[1, 2] = times_g_transposed(a1, b1, c1, d1)
+            k[2, 0], k[2, 1], k[2, 2] = times_g_transposed(a2, b2, c2, d2)
 
 
 @compiled
@@ -103,15 +176,14 @@ def correlate_blocks(start, stop, x, padding, table, biases, y):
     every = len(y) * down * across
     v = np.empty(PLACES * ROWS * channels, np.float32)                      # (16, ROWS, C)
     m = np.empty(PLACES * ROWS * outputs, np.float32)                       # (16, ROWS, O)
-    patch = np.empty(16 * channels, np.float32)                             # (4, 4, C)
+    patch, pixels = np.empty(16 * channels, np.float32), x.reshape(-1)      # (4, 4, C), (N*H*W*C)
     rows_of_v, rows_of_m = np.arange(ROWS) * channels, np.arange(ROWS) * outputs
     u = table.reshape(-1)
     for block in range(start, stop):
         count = min(ROWS, every - block * ROWS)
         for t in range(count):
             n, i, j = square(block * ROWS + t, down, across)
-            cut_out(x, n, 2 * i - padding[0], 2 * j - padding[1], 4, patch)
-            turn_inputs(patch, channels, v, t * channels, ROWS * channels)
+            turn_square(x, pixels, n, 2 * i - padding[0], 2 * j - padding[1], patch, v, t * channels, ROWS * channels)
         for place in range(PLACES):
             for o_block in range(o_blocks):
                 multiply(v, place * ROWS * channels, rows_of_v, channels, u,
@@ -129,14 +201,14 @@ def weight_blocks(part, start, stop, x, padding, g, at_once, of_rows, table):
     across, down = (columns + 1) // 2, (rows + 1) // 2
     v = np.empty(PLACES * at_once * channels, np.float32)                   # (16, squares, C)
     d = np.empty(PLACES * at_once * outputs, np.float32)                    # (16, squares, O)
-    patch, four = np.empty(16 * channels, np.float32), np.empty(4 * outputs, np.float32)
+    patch, four, pixels = np.empty(16 * channels, np.float32), np.empty(4 * outputs, np.float32), x.reshape(-1)
     table = table[part].reshape(-1)                                         # (16 * O' * C,)
     for first in range(start, stop, at_once):
         count = min(at_once, stop - first)
         for t in range(count):
             n, i, j = square(first + t, down, across)
-            cut_out(x, n, 2 * i - padding[0], 2 * j - padding[1], 4, patch)
-            turn_inputs(patch, channels, v, t * channels, at_once * channels)
+            turn_square(x, pixels, n, 2 * i - padding[0], 2 * j - padding[1], patch, v, t * channels,
+                        at_once * channels)
             cut_out(g, n, 2 * i, 2 * j, 2, four)
             turn_gradients(four, outputs, d, t * outputs, at_once * outputs)
         for place in range(PLACES):
@@ -192,16 +264,17 @@ def square(index, down, across):
 def cut_out(x, n, top, left, size, patch):
     """A square of size × size pixels, zeros where it lies outside of the image."""
     _, height, width, channels = x.shape
+    first, last = max(0, -left) * channels, max(0, min(size, width - left)) * channels      # what is inside of a row
     for r in range(size):
-        for s in range(size):
-            row, column, at = top + r, left + s, (r * size + s) * channels
-            if 0 <= row < height and 0 <= column < width:
-                pixel = x[n, row, column]
-                for c in range(channels):
-                    patch[at + c] = pixel[c]
-            else:
-                for c in range(channels):
-                    patch[at + c] = 0
+        line = patch[r * size * channels:(r + 1) * size * channels]
+        if not 0 <= top + r < height or first >= last:
+            line[:] = 0
+            continue
+        line[:first], line[last:] = 0, 0
+        row, inside = x[n, top + r].reshape(-1), line[first:last]                           # (W*C,)
+        source = row[left * channels + first:left * channels + last]
+        for i in range(inside.size):
+            inside[i] = source[i]
 
 
 @compiled
@@ -211,13 +284,25 @@ def turn_four(a, b, c, d):
 
 
 @compiled
-def turn_inputs(patch, channels, v, at, step):
-    """V[place, t] = (Bᵀ d B)[place] for all channels; places are `step` apart."""
+def turn_square(x, pixels, n, top, left, patch, v, at, step):
+    """V[place, t] for the square of inputs at (top, left), which may reach beyond the image."""
+    _, height, width, channels = x.shape
+    if 0 <= top <= height - 4 and 0 <= left <= width - 4:
+        turn_inputs(pixels, ((n * height + top) * width + left) * channels, width * channels, channels, v, at, step)
+    else:
+        cut_out(x, n, top, left, 4, patch)
+        turn_inputs(patch, 0, 4 * channels, channels, v, at, step)
+
+
+@compiled
+def turn_inputs(source, start, row, channels, v, at, step):
+    """V[place, t] = (Bᵀ d B)[place] for all channels; rows of d are `row` apart, places `step`."""
     for c in range(0, channels, LANES):
-        p00, p01, p02, p03 = turned_column(patch, c, channels)
-        p10, p11, p12, p13 = turned_column(patch, c + channels, channels)
-        p20, p21, p22, p23 = turned_column(patch, c + 2 * channels, channels)
-        p30, p31, p32, p33 = turned_column(patch, c + 3 * channels, channels)
+        here = start + c
+        p00, p01, p02, p03 = turned_column(source, here, row)
+        p10, p11, p12, p13 = turned_column(source, here + channels, row)
+        p20, p21, p22, p23 = turned_column(source, here + 2 * channels, row)
+        p30, p31, p32, p33 = turned_column(source, here + 3 * channels, row)
         save_row(v, at + c, step, p00, p10, p20, p30)
         save_row(v, at + c + 4 * step, step, p01, p11, p21, p31)
         save_row(v, at + c + 8 * step, step, p02, p12, p22, p32)
@@ -225,10 +310,9 @@ def turn_inputs(patch, channels, v, at, step):
 
 
 @compiled
-def turned_column(patch, at, channels):
-    """Bᵀ times a column of the patch."""
-    row = 4 * channels
-    return turn_four(load(patch, at), load(patch, at + row), load(patch, at + 2 * row), load(patch, at + 3 * row))
+def turned_column(source, at, row):
+    """Bᵀ times a column of the square."""
+    return turn_four(load(source, at), load(source, at + row), load(source, at + 2 * row), load(source, at + 3 * row))
 
 
 @compiled

@@ -169,10 +169,17 @@ class Module:
                               where=type(self).__name__)
 
     def _refuse_hidden_modules(self) -> None:
-        # a list that grew after it was assigned can only be seen when the module is used
-        for module in self.modules():
+        # A list that grew after it was assigned can only be seen when the module is used. This looks at every attribute
+        # in every call of a model, so it does no more than it must.
+        seen, to_visit = {self}, [self]
+        while to_visit:
+            module = to_visit.pop()
             for name, value in vars(module).items():
-                if _hides_modules(value):
+                if isinstance(value, Module):
+                    if value not in seen:
+                        seen.add(value)
+                        to_visit.append(value)
+                elif isinstance(value, _CONTAINERS) and value and _hides_modules(value):
                     raise module._hidden_modules(name, value)
 
     def _hidden_modules(self, name: str, value: Any) -> ModuleError:
@@ -507,10 +514,13 @@ def _check_kind(value: Any, kind: type, name: str, where: str) -> None:
         raise ModuleError(f"got {type(value).__name__} for {name!r}, expected a {kind.__name__} or None", where=where)
 
 
+_CONTAINERS = (list, tuple, set, dict)
+
+
 def _hides_modules(value: Any) -> bool:
     """Whether a plain list, tuple, set or dict holds modules or parameters, which would then not be found."""
+    if not isinstance(value, _CONTAINERS):
+        return False
     if isinstance(value, dict):
         value = list(value.values())
-    if not isinstance(value, list | tuple | set):
-        return False
     return any(isinstance(item, Module | Parameter) or _hides_modules(item) for item in value)

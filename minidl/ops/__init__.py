@@ -69,7 +69,7 @@ from minidl.ops.elementwise import (
 )
 from minidl.ops.index import Diagonal, Gather, Index, IndexAdd, IndexPut, ScatterAdd
 from minidl.ops.linalg import Einsum, Linear, MatMul
-from minidl.ops.loss import BCE, CrossEntropy, MeanSquaredError, ScaledDifference
+from minidl.ops.loss import BCE, CrossEntropy, CrossEntropyGrad, MeanSquaredError, ScaledDifference
 from minidl.ops.norm import Normalize
 from minidl.ops.pool import (
     AvgPool2d,
@@ -86,12 +86,12 @@ from minidl.ops.unfold import Fold, Unfold
 __all__ = [
     "BCE", "ELU", "GELU", "Abs", "Acos", "Add", "All", "And", "Any", "ArgMax", "ArgMin", "ArgSort", "Asin", "Atan",
     "Atan2", "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d",
-    "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "Cosh", "CrossEntropy", "CumSum", "Diagonal", "Div", "Einsum",
-    "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fmod", "Fold", "Gather", "Greater", "GreaterEqual",
-    "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10", "LogSoftmax",
-    "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError", "Minimum", "Mul",
-    "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU", "ReLUGrad", "Remainder",
-    "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaledDifference", "ScatterAdd", "SiLU", "Sigmoid", "Sign",
-    "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where",
-    "Xor",
+    "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "Cosh", "CrossEntropy", "CrossEntropyGrad", "CumSum", "Diagonal",
+    "Div", "Einsum", "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fmod", "Fold", "Gather", "Greater",
+    "GreaterEqual", "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10",
+    "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError",
+    "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU",
+    "ReLUGrad", "Remainder", "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaledDifference", "ScatterAdd",
+    "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice",
+    "Trunc", "Unfold", "Where", "Xor",
 ]

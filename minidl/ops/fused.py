@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from minidl import dtypes
-from minidl.backend import Array
+from minidl.backend import Array, quiet
 from minidl.graph import Op, new_tensor
 from minidl.kernels import fused
 from minidl.kernels.fused import Kept, Stages
 from minidl.kernels.geometry import Conv2dGeometry
-from minidl.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -27,8 +25,8 @@ class FusedConv2d(Op):
 
     dL/dx = Conv2dInputGrad(G, w)     dL/dw = Conv2dWeightGrad(x, G)     dL/db = sum over n,i,j of G[n,o,i,j]
 
-    z is never kept, and G is computed from masks and indices (see `minidl.kernels.fused`) that the graph does not know:
-    it can be differentiated only once.
+    z is never kept. G follows from masks and indices, image by image (see `minidl.kernels.fused`). The graph knows
+    nothing of either, so the op can be differentiated only once.
     """
 
     dtype_rule = "same"
@@ -44,55 +42,53 @@ class FusedConv2d(Op):
         return y
 
     def backward_x(self, g: Tensor, w: Tensor, way_back: WayBack) -> Tensor:
-        return Conv2dInputGrad(self.geometry)(way_back.to_convolution(g), w)
+        return way_back.input_grad(g, w)
 
     def backward_w(self, g: Tensor, x: Tensor, way_back: WayBack) -> Tensor:
-        return Conv2dWeightGrad(self.geometry)(x, way_back.to_convolution(g))
+        return way_back.weight_grad(g, x)
 
     def backward_b(self, g: Tensor, way_back: WayBack) -> Tensor:
-        return way_back.to_convolution(g).sum((0, 2, 3))    # (N, O, OH, OW) -> (O,)
+        return way_back.bias_grad(g)
 
 
 class WayBack:
-    """From dL/dy to G = dL/dz. Three gradients need G, so it stays until the g that it was computed from is gone.
+    """The gradients by way of G, each from the g = dL/dy that came in.
 
-    The engine lets go of g when it is done with the op, so G lives no longer than in a graph of separate layers.
+    Whoever computes the gradient of w has that of b too, for next to nothing; it stays here until b asks for it.
     """
 
     def __init__(self, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> None:
         self.kept, self.geometry, self.stages = kept, geometry, stages
-        self._last: tuple[weakref.ref[Tensor], int, Tensor] | None = None       # g, its version, and G
+        self._for_b: tuple[weakref.ref[Tensor], int, Array] | None = None       # g, its version, and dL/db
 
-    def to_convolution(self, g: Tensor) -> Tensor:
-        """G (N, O, OH, OW), computed once for the same g."""
-        last = self._last
-        if last is not None and last[0]() is g and last[1] == g.version.count:
-            return last[2]
-        result = new_tensor(self._computed(g.array))
-        self._last = (weakref.ref(g, _forgetting(self)), g.version.count, result)
-        return result
+    def input_grad(self, g: Tensor, w: Tensor) -> Tensor:
+        """dL/dx (N, C, H, W)."""
+        with quiet():
+            return _of_type(g, fused.input_grad(_wide(g), _wide(w), self.kept, self.geometry, self.stages))
 
-    def _computed(self, g: Array) -> Array:
-        if g.dtype == dtypes.float16:                       # forward computed in float32 too
-            wide = fused.output_gradient(g.astype(dtypes.float32), self.kept, self.geometry, self.stages)
-            return wide.astype(dtypes.float16)
-        return fused.output_gradient(g, self.kept, self.geometry, self.stages)
+    def weight_grad(self, g: Tensor, x: Tensor) -> Tensor:
+        """dL/dw (O, C/groups, KH, KW)."""
+        with quiet():
+            dw, db = fused.weight_grad(_wide(x), _wide(g), self.kept, self.geometry, self.stages)
+        self._for_b = weakref.ref(g), g.version.count, db
+        return _of_type(g, dw)
 
-    def forget(self, g: weakref.ref[Tensor]) -> None:
-        """Drop the G of this g."""
-        if self._last is not None and self._last[0] is g:
-            self._last = None
+    def bias_grad(self, g: Tensor) -> Tensor:
+        """dL/db (O,)."""
+        waiting, self._for_b = self._for_b, None
+        if waiting is not None and waiting[0]() is g and waiting[1] == g.version.count:
+            return _of_type(g, waiting[2])
+        with quiet():
+            return _of_type(g, fused.bias_grad(fused.gradient_of_z(_wide(g), self.kept, self.stages)))
 
     def __repr__(self) -> str:
         return f"WayBack({self.stages}, {self.kept})"
 
 
-def _forgetting(way_back: WayBack) -> Callable[[weakref.ref[Tensor]], None]:
-    """What is called when g is gone. It knows the WayBack weakly: with a cycle, G would wait for the collector."""
-    weakly = weakref.ref(way_back)
+def _wide(x: Tensor) -> Array:
+    """The array; float16 as float32, in which forward computed too."""
+    return x.array.astype(dtypes.float32) if x.array.dtype == dtypes.float16 else x.array
 
-    def forget(g: weakref.ref[Tensor]) -> None:
-        alive = weakly()
-        if alive is not None:
-            alive.forget(g)
-    return forget
+
+def _of_type(g: Tensor, gradient: Array) -> Tensor:
+    return new_tensor(gradient.astype(g.array.dtype, copy=False))

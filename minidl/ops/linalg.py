@@ -94,10 +94,10 @@ class Linear(Op):
         return g @ w                                        # (…, O) @ (O, I) -> (…, I)
 
     def backward_w(self, g: Tensor, x: Tensor) -> Tensor:
-        n = math.prod(g.shape[:-1])
-        rows_g = g.reshape(n, g.shape[-1])                  # (…, O) -> (N, O)
-        rows_x = x.reshape(n, x.shape[-1])                  # (…, I) -> (N, I)
-        return rows_g.mT @ rows_x                           # (O, N) @ (N, I) -> (O, I)
+        if g.ndim != 2:
+            n = math.prod(g.shape[:-1])
+            g, x = g.reshape(n, g.shape[-1]), x.reshape(n, x.shape[-1])     # (…, O), (…, I) -> (N, O), (N, I)
+        return g.mT @ x                                     # (O, N) @ (N, I) -> (O, I)
 
     def backward_b(self, g: Tensor) -> Tensor:
         return g.sum(tuple(range(g.ndim - 1))) if g.ndim > 1 else g         # (…, O) -> (O,)

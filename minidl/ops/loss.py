@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minidl import kernels
 from minidl.backend import Array, backend_of, xp_of
 from minidl.graph import Op
-from minidl.ops.activation import log_softmax
+from minidl.ops.activation import log_softmax, softmax
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -74,11 +74,38 @@ class CrossEntropy(Op):
         return -xp_of(z).where(q == 0, 0, q * log_p).sum(axis=1)            # (N, C, …) -> (N, …)
 
     def backward_z(self, g: Tensor, z: Tensor, q: Tensor) -> Tensor:
-        p = z.softmax(1)
-        return (p * q.sum(1, keepdim=True) - q) * g.unsqueeze(1)            # g (N, …) -> (N, 1, …)
+        return CrossEntropyGrad()(g, z, q)
 
     def backward_q(self, g: Tensor, z: Tensor) -> Tensor:
         return -z.log_softmax(1) * g.unsqueeze(1)                           # g (N, …) -> (N, 1, …)
+
+
+class CrossEntropyGrad(Op):
+    """y = d · (p · Q - q),  with p = softmax(z) along axis 1 and Q = sum over c of q: what a CrossEntropy sends to z.
+
+    d (N, …), z (N, C, …), q (N, C, …)  ->  y (N, C, …)
+
+    With <g, p> for the sum over c of g · p:
+
+    dL/dd = <g, p · Q - q>        dL/dz = d · Q · p · (g - <g, p>)        dL/dq = d · (<g, p> - g)
+    """
+
+    dtype_rule = "same"
+
+    def forward(self, d: Array, z: Array, q: Array) -> Array:
+        p = softmax(z, 1)
+        return (p * q.sum(axis=1, keepdims=True) - q) * d[:, None]          # d (N, …) -> (N, 1, …)
+
+    def backward_d(self, g: Tensor, z: Tensor, q: Tensor) -> Tensor:
+        return (g * (z.softmax(1) * q.sum(1, keepdim=True) - q)).sum(1)
+
+    def backward_z(self, g: Tensor, d: Tensor, z: Tensor, q: Tensor) -> Tensor:
+        p = z.softmax(1)
+        from_mean = g - (g * p).sum(1, keepdim=True)
+        return d.unsqueeze(1) * q.sum(1, keepdim=True) * p * from_mean
+
+    def backward_q(self, g: Tensor, d: Tensor, z: Tensor) -> Tensor:
+        return d.unsqueeze(1) * ((g * z.softmax(1)).sum(1, keepdim=True) - g)
 
 
 class BCE(Op):

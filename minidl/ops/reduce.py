@@ -53,7 +53,8 @@ class _Reduction(Op):
 
     def spread(self, g: Tensor) -> Tensor:
         """The transpose of a sum: every element that went into one sum gets that sum's gradient."""
-        return BroadcastTo(self.shape_of_x)(self.with_ones(g))               # (2, 1, 4) -> (2, 3, 4) for axes (1,)
+        g = self.with_ones(g) if g.ndim else g                               # (2, 4) -> (2, 1, 4) for axes (1,)
+        return BroadcastTo(self.shape_of_x)(g)                               # -> (2, 3, 4)
 
     shape_of_x: tuple[int, ...]
 

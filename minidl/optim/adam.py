@@ -41,7 +41,7 @@ class Adam(Optimizer):
         """The same formulas, compiled (see `kernels.passes`)."""
         m = zeros_at_first(state, "exp_avg", p)
         v = zeros_at_first(state, "exp_avg_sq", p)
-        passes = None if group["amsgrad"] else passes_for(p, g, m, v)
+        passes = None if group["amsgrad"] else passes_for(p, g, m, v, among=self._numbers)
         if passes is None:
             return False
         t = state["step"] = state.get("step", 0) + 1

@@ -31,6 +31,7 @@ class Optimizer:
 
     from_0: ClassVar[tuple[str, ...]] = ()              # settings that are 0 or more
     from_0_to_1: ClassVar[tuple[str, ...]] = ()
+    _numbers = 0                                        # of all parameters: many are worth a compiled step
     _steps_taken = 0                                    # what a scheduler asks, to warn about a wrong order
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any],
@@ -124,6 +125,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        self._numbers = sum(p.array.size for group in self.param_groups for p in group["params"])
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:

@@ -43,7 +43,7 @@ class SGD(Optimizer):
             return False
         is_first = "momentum_buffer" not in state
         v = zeros_at_first(state, "momentum_buffer", p)
-        passes = passes_for(p, g, v)
+        passes = passes_for(p, g, v, among=self._numbers)
         if passes is None:
             if is_first:
                 del state["momentum_buffer"]

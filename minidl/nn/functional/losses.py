@@ -157,8 +157,8 @@ def _labels(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> tu
 
 def _as_probabilities(labels: Tensor, scores: Tensor) -> Tensor:
     """One-hot along axis 1: (N, 1, …) == (C, 1, …) -> (N, C, …)."""
-    classes = new_tensor(xp_of(scores.array).arange(scores.shape[1])).reshape(-1, *[1] * (scores.ndim - 2))
-    return (labels.unsqueeze(1) == classes).to(scores.dtype)
+    classes = xp_of(scores.array).arange(scores.shape[1]).reshape(-1, *[1] * (scores.ndim - 2))     # (C, 1, …)
+    return new_tensor((labels.array[:, None] == classes).astype(scores.dtype))      # arrays: labels have no gradient
 
 
 def _shares(labels: Tensor, counts: Tensor | None, weight: Tensor | None) -> Tensor | None:
