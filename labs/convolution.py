@@ -145,9 +145,9 @@ lab.say(f"Each of the three functions is {case.work / 1e9:.4g} GFLOP. Times are 
 lab.say("The peak of this machine, measured in the same rounds: "
         + " and ".join(f"{peak[threads]:,.0f} GFLOP/s with {named[threads]}" for threads in counts)
         + f". That is a compiled loop that multiplies and adds numbers in registers, in "
-        f"{_convolution.CHAINS * vectors.WIDTH // LANES} independent sums of {LANES} numbers each, and fetches nothing. "
-        f"A copy of 64 MiB reads and writes {bandwidth[threads_used]:,.0f} GB/s. Other programs that run meanwhile lower "
-        "all these numbers.")
+        f"{_convolution.CHAINS * vectors.WIDTH // LANES} independent sums of {LANES} numbers each, and fetches "
+        f"nothing. A copy of 64 MiB reads and writes {bandwidth[threads_used]:,.0f} GB/s. Other programs that run "
+        "meanwhile lower all these numbers.")
 unrest = float(np.median([median[key] / min(values) for key, values in seconds.items()]))
 if unrest > 1.25:
     lab.say(f"The machine was busy: half of the calls took {unrest:.1f} times as long as the fastest, or longer. What "

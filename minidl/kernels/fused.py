@@ -79,8 +79,8 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
 def input_grad(g: Array, w: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> Array:
     """g = dL/dy in the shape of y, w (O, C/groups, KH, KW) -> dL/dx (N, C, H, W)."""
     if _is_fast(g, w) and geometry.stride == (1, 1):
-        return _compiled().input_grad(g, w, kept, geometry, stages)  # type: ignore[no-any-return]
-    return active(g).conv2d_input_grad(gradient_of_z(g, kept, stages), w, geometry)  # type: ignore[no-any-return]
+        return _compiled().input_grad(g, w, kept, geometry, stages)
+    return active(g).conv2d_input_grad(gradient_of_z(g, kept, stages), w, geometry)
 
 
 def weight_grad(x: Array, g: Array, kept: Kept, geometry: Conv2dGeometry, stages: Stages) -> tuple[Array, Array]:
