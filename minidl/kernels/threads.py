@@ -14,8 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 from minidl.errors import SettingError
 
 WORTH_A_THREAD = 1 << 18            # numbers; one thread is through with them before another has woken up
-HEAD_START = 1 << 17                # numbers, in that time
+HEAD_START = 3 << 15                # numbers, in that time
 ran: Counter[str] = Counter()       # "set.kernel" -> how often it has done the work itself, and not handed it on
 
 _Task = Callable[[], Any]
@@ -152,22 +151,26 @@ def _blas_libraries() -> list[Any]:
     return _blas
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Inside the block the matrix library uses one thread, afterwards as many as before."""
-    global _blas_users
-    libraries = _blas_libraries()
-    with _lock:
-        _blas_users += 1
-        if _blas_users == 1:
-            _blas_before[:] = [library.get_num_threads() for library in libraries]
-            for library in libraries:
-                library.set_num_threads(1)
-    try:
-        yield
-    finally:
+class one_blas_thread:
+    """Inside the block the matrix library uses one thread, afterwards as many as before.
+
+    A class and not a generator: it stands around every product, and between kernels Python starts with cold caches.
+    """
+
+    def __enter__(self) -> None:
+        global _blas_users
+        libraries = _blas_libraries()
+        with _lock:
+            _blas_users += 1
+            if _blas_users == 1:
+                _blas_before[:] = [library.get_num_threads() for library in libraries]
+                for library in libraries:
+                    library.set_num_threads(1)
+
+    def __exit__(self, *error: object) -> None:
+        global _blas_users
         with _lock:
             _blas_users -= 1
             if _blas_users == 0:
-                for library, threads in zip(libraries, _blas_before, strict=True):
+                for library, threads in zip(_blas_libraries(), _blas_before, strict=True):
                     library.set_num_threads(threads)

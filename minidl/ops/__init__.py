@@ -68,7 +68,7 @@ from minidl.ops.elementwise import (
     Xor,
 )
 from minidl.ops.index import Diagonal, Gather, Index, IndexAdd, IndexPut, ScatterAdd
-from minidl.ops.linalg import Einsum, Linear, MatMul
+from minidl.ops.linalg import Einsum, Linear, MatMul, SumOfOuterProducts
 from minidl.ops.loss import BCE, CrossEntropy, CrossEntropyGrad, MeanSquaredError, ScaledDifference
 from minidl.ops.norm import Normalize
 from minidl.ops.pool import (
@@ -92,6 +92,6 @@ __all__ = [
     "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError",
     "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU",
     "ReLUGrad", "Remainder", "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaledDifference", "ScatterAdd",
-    "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumTo", "Tanh", "ToDevice",
-    "Trunc", "Unfold", "Where", "Xor",
+    "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumOfOuterProducts",
+    "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
 ]

@@ -80,7 +80,7 @@ class Einsum(Op):
 
 
 class Linear(Op):
-    """y = x wᵀ + b, a dense layer;   dL/dx = g w,   dL/dw = gᵀ x,   dL/db = sum of g over the batch.
+    """y = x wᵀ + b, a dense layer;   dL/dx = g w,   dL/dw = gᵀ x over the batch,   dL/db = sum of g over the batch.
 
     x (…, I), w (O, I), b (O,) or None  ->  y (…, O)
     """
@@ -94,10 +94,26 @@ class Linear(Op):
         return g @ w                                        # (…, O) @ (O, I) -> (…, I)
 
     def backward_w(self, g: Tensor, x: Tensor) -> Tensor:
-        if g.ndim != 2:
-            n = math.prod(g.shape[:-1])
-            g, x = g.reshape(n, g.shape[-1]), x.reshape(n, x.shape[-1])     # (…, O), (…, I) -> (N, O), (N, I)
-        return g.mT @ x                                     # (O, N) @ (N, I) -> (O, I)
+        return SumOfOuterProducts()(g, x)
 
     def backward_b(self, g: Tensor) -> Tensor:
         return g.sum(tuple(range(g.ndim - 1))) if g.ndim > 1 else g         # (…, O) -> (O,)
+
+
+class SumOfOuterProducts(Op):
+    """y[o, i] = sum over n of a[n, o] · b[n, i], which is y = aᵀ b;   dL/da = b gᵀ,   dL/db = a g.
+
+    a (…, O), b (…, I) with the same axes in front, over all of which n runs  ->  y (O, I)
+    """
+
+    dtype_rule = "same"
+
+    def forward(self, a: Array, b: Array) -> Array:
+        n = math.prod(a.shape[:-1])
+        return dense.matmul(a.reshape(n, a.shape[-1]).T, b.reshape(n, b.shape[-1]))     # (O, N) @ (N, I) -> (O, I)
+
+    def backward_a(self, g: Tensor, b: Tensor) -> Tensor:
+        return b @ g.mT                                     # (…, I) @ (I, O) -> (…, O)
+
+    def backward_b(self, g: Tensor, a: Tensor) -> Tensor:
+        return a @ g                                        # (…, O) @ (O, I) -> (…, I)
