@@ -6,14 +6,12 @@ leave such memory under that shape; what is computed element by element from it 
 
 from __future__ import annotations
 
-import numpy as np
-
-from minidl.backend import Array, Axes
+from minidl.backend import Array, Axes, xp_of
 
 
 def channels_last(images: Array) -> Array:
     """(N, C, H, W) -> (N, H, W, C), in the order of memory; a copy if it was not."""
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    return xp_of(images).ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def in_a_row(array: Array) -> Array | None:

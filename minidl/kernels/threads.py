@@ -137,18 +137,29 @@ if hasattr(os, "register_at_fork"):
 
 # -- the matrix library ------------------------------------------------------------------------------------------------
 
-_blas: list[Any] | None = None                  # what sets the threads of each matrix library in this process
+_blas: list[tuple[Callable[[], int], Callable[[int], Any]]] | None = None
 _blas_users = 0                                 # how many `one_blas_thread` blocks are open, in all threads
 _blas_before: list[int] = []
 
 
-def _blas_libraries() -> list[Any]:
+def _blas_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+    """For each matrix library in this process: what says how many threads it has, and what sets it."""
     global _blas
     if _blas is None:
         from threadpoolctl import ThreadpoolController
 
-        _blas = ThreadpoolController().select(user_api="blas").lib_controllers
+        _blas = [_functions_of(library) for library in ThreadpoolController().select(user_api="blas").lib_controllers]
     return _blas
+
+
+def _functions_of(library: Any) -> tuple[Callable[[], int], Callable[[int], Any]]:
+    """threadpoolctl looks OpenBLAS's two functions up by name in each call, among names that are not there."""
+    for name in ("{}openblas_{}_num_threads" + end for end in ("", "64_", "_64")):
+        for prefix in ("", "scipy_"):
+            functions = [getattr(library.dynlib, name.format(prefix, verb), None) for verb in ("get", "set")]
+            if None not in functions:
+                return functions[0], functions[1]           # type: ignore[return-value]
+    return library.get_num_threads, library.set_num_threads
 
 
 class one_blas_thread:
@@ -163,14 +174,14 @@ class one_blas_thread:
         with _lock:
             _blas_users += 1
             if _blas_users == 1:
-                _blas_before[:] = [library.get_num_threads() for library in libraries]
-                for library in libraries:
-                    library.set_num_threads(1)
+                _blas_before[:] = [get_threads() for get_threads, _ in libraries]
+                for _, set_threads in libraries:
+                    set_threads(1)
 
     def __exit__(self, *error: object) -> None:
         global _blas_users
         with _lock:
             _blas_users -= 1
             if _blas_users == 0:
-                for library, threads in zip(_blas_libraries(), _blas_before, strict=True):
-                    library.set_num_threads(threads)
+                for (_, set_threads), threads in zip(_blas_libraries(), _blas_before, strict=True):
+                    set_threads(threads)

@@ -319,26 +319,6 @@ def store(typing: Any, tile: Any, array: Any, start: Any, offsets: Any, first: A
 
 
 @intrinsic
-def fetch(typing: Any, tile: Any, array: Any, start: Any, offsets: Any, first: Any, width: Any) -> Any:
-    """A tile like `tile` with what `store` put there; 0 for j >= width."""
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        result, array_value, start_value, offsets_value, first_value, width_value = arguments
-        data, table = _data(context, builder, array, array_value), _data(context, builder, offsets, offsets_value)
-        masks = [_lanes_below(builder, tile, width_value, v) for v in range(tile.vectors)]
-        masked = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(tile.vector, [tile.vector.as_pointer(), _INT32, masks[0].type,
-                                                          tile.vector]),
-            f"llvm.masked.load.v{tile.lanes}f32.p0")
-        zero = ir.Constant(tile.vector, [0.0] * tile.lanes)
-        for i, v, place in _places(builder, tile, data, start_value, table, first_value):
-            vector = builder.call(masked, [place, ir.Constant(_INT32, 4), masks[v], zero])
-            result = builder.insert_value(result, vector, i * tile.vectors + v)
-        return result
-
-    return tile(tile, array, types.intp, offsets, types.intp, types.intp), code
-
-
-@intrinsic
 def add_to(typing: Any, array: Any, start: Any, stride: Any, tile: Any) -> Any:
     """array[start + i · stride + j] += tile[i, j]."""
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -387,15 +367,6 @@ def _stepwise() -> None:
             at = start + offsets[first + i]
             array[at:at + width] = tile[i, :width]
 
-    def fetch(tile: np.ndarray, array: np.ndarray, start: int, offsets: np.ndarray, first: int,
-              width: int) -> np.ndarray:
-        result = np.zeros_like(tile)
-        width = min(width, tile.shape[1])
-        for i in range(len(tile)):
-            at = start + offsets[first + i]
-            result[i, :width] = array[at:at + width]
-        return result
-
     def add_to(array: np.ndarray, start: int, stride: int, tile: np.ndarray) -> None:
         for i in range(len(tile)):
             array[start + i * stride:start + i * stride + tile.shape[1]] += tile[i]
@@ -411,7 +382,7 @@ def _stepwise() -> None:
 
     globals().update(stay_apart=stay_apart, zeros=zeros, copies=copies, load=load, save=save, plus=np.add,
                      minus=np.subtract, pointers=pointers, outer=outer, inner=inner, add_to=add_to, store=store,
-                     fetch=fetch, store_sums=store_sums)
+                     store_sums=store_sums)
 
 
 if numba.config.DISABLE_JIT:

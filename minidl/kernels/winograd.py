@@ -199,23 +199,26 @@ def weight_blocks(part, start, stop, x, padding, g, at_once, of_rows, table):
     """Some squares' sum of (A dY Aᵀ) ⊙ (Bᵀ d B), with products of O × C numbers for each place."""
     (_, rows, columns, outputs), channels = g.shape, x.shape[3]
     across, down = (columns + 1) // 2, (rows + 1) // 2
-    v = np.empty(PLACES * at_once * channels, np.float32)                   # (16, squares, C)
-    d = np.empty(PLACES * at_once * outputs, np.float32)                    # (16, squares, O)
+    at_most = at_once + at_once // 2                                        # squares
+    v = np.empty(PLACES * at_most * channels, np.float32)                   # (16, squares, C)
+    d = np.empty(PLACES * at_most * outputs, np.float32)                    # (16, squares, O)
     patch, four, pixels = np.empty(16 * channels, np.float32), np.empty(4 * outputs, np.float32), x.reshape(-1)
     table = table[part].reshape(-1)                                         # (16 * O' * C,)
-    for first in range(start, stop, at_once):
-        count = min(at_once, stop - first)
+    rounds = max(1, (stop - start + at_once // 2) // at_once)               # of about as many squares
+    for r in range(rounds):
+        first = start + r * (stop - start) // rounds
+        count = start + (r + 1) * (stop - start) // rounds - first
         for t in range(count):
             n, i, j = square(first + t, down, across)
             turn_square(x, pixels, n, 2 * i - padding[0], 2 * j - padding[1], patch, v, t * channels,
-                        at_once * channels)
+                        count * channels)
             cut_out(g, n, 2 * i, 2 * j, 2, four)
-            turn_gradients(four, outputs, d, t * outputs, at_once * outputs)
+            turn_gradients(four, outputs, d, t * outputs, count * outputs)
         for place in range(PLACES):
             for o in range(0, of_rows.size, ROWS):
                 for c in range(0, channels, WIDTH):
-                    add_products(d, place * at_once * outputs, of_rows, o, outputs, count, v,
-                                 place * at_once * channels + c, channels, table,
+                    add_products(d, place * count * outputs, of_rows, o, outputs, count, v,
+                                 place * count * channels + c, channels, table,
                                  (place * of_rows.size + o) * channels + c)
 
 

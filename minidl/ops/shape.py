@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from minidl.backend import Array, xp_of
 from minidl.errors import ShapeError
 from minidl.graph import Op
+from minidl.kernels.layout import channels_last, in_a_row
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -31,18 +32,22 @@ def full_shape(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 class Reshape(Op):
     """y = x in another shape, elements in the same (C) order;   dL/dx = g in the shape of x.
 
-    A view where the memory allows it, else a copy.
+    A view where the memory allows it, else a copy. If images came in with the channels of a pixel side by side in
+    memory, their gradient goes back like that.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], channels_last: bool = False) -> None:
         self.shape = shape
+        self.channels_last = channels_last
 
     def forward(self, x: Array) -> Array:
         self.shape_of_x = x.shape
-        return x.reshape(self.shape)
+        self.x_is_channels_last = x.ndim == 4 and not x.flags.c_contiguous and in_a_row(x) is not None
+        y = x.reshape(self.shape)
+        return channels_last(y).transpose(0, 3, 1, 2) if self.channels_last else y      # (N, H, W, C) -> (N, C, H, W)
 
     def backward(self, g: Tensor) -> Tensor:
-        return Reshape(self.shape_of_x)(g)
+        return Reshape(self.shape_of_x, self.x_is_channels_last)(g)
 
 
 class Permute(Op):
