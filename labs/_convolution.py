@@ -112,7 +112,7 @@ def bytes_per_second(source: np.ndarray, target: np.ndarray, threads: int) -> fl
 
 def width_of_tiles(channels_out: int) -> int:
     """How many channels of the result a tile of `simd` holds."""
-    return simd.panels_of(np.zeros((1, 1, channels_out), np.float32), None)[0] * LANES
+    return simd.panels_of(np.zeros((1, 1, channels_out), np.float32), None)[0]
 
 
 def draw_step(geometry: Conv2dGeometry, channels_in: int, channels_out: int) -> Any:
@@ -149,7 +149,7 @@ def draw_step(geometry: Conv2dGeometry, channels_in: int, channels_out: int) -> 
         right.add_patch(Rectangle((j, -2.2), 0.9, 1, facecolor="C0"))
     for x, y, text, angle in ((wide / 2, -2.9, f"{wide} weights, for {wide} channels of the result", 0),
                               (-3, ROWS / 2, f"{ROWS} numbers of the image", 90),
-                              (wide / 2, ROWS + 1, f"{ROWS} × {wide} sums, in {ROWS * wide // LANES} registers", 0)):
+                              (wide / 2, ROWS + 1, f"{ROWS} × {wide} sums, in {ROWS * wide // min(wide, LANES)} registers", 0)):
         right.text(x, y, text, ha="center", va="center", rotation=angle, fontsize=9)
     right.set(xlim=(-4, wide + 0.5), ylim=(ROWS + 2, -4), aspect="equal")
     right.set_title(f"{ROWS + wide} numbers fetched, {ROWS * wide} multiplied and added", fontsize=11)

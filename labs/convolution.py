@@ -249,7 +249,7 @@ if tiles != "simd":
             f"{gflops['simd, Winograd'][1] / peak[1]:.0%} of the peak. More than 100 % is possible because it does "
             f"only {16 * squares / (9 * pixels):.0%} of the multiplications, and is credited with all; the additions "
             f"before and after them cost a part of the gain. It is for 3×3 windows side by side and many channels.")
-    show(winograd.fits, winograd.table_of_weights, winograd.correlate_blocks, winograd.turn_inputs, winograd.multiply)
+    show(winograd.fits, winograd.turn_weights, winograd.correlate_blocks, winograd.turn_inputs, winograd.multiply)
 if len(counts) > 1:
     lab.say(f"{everyone} instead of one: " + ", ".join(
         f"{name} {gflops[name][threads_used] / gflops[name][1]:.2f} times as fast" for name in fast)
