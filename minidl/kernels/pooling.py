@@ -202,8 +202,8 @@ def sum_copies(start, stop, g, factors, dx):
         for row in range(dx.shape[1]):
             for column in range(dx.shape[2]):
                 total = dx[n, row, column]
-                total[:] = g[n, row * r, column * s]
-                for copy in range(1, r * s):
+                total[:] = 0
+                for copy in range(r * s):
                     pixel = g[n, row * r + copy // s, column * s + copy % s]
                     for c in range(total.size):
                         total[c] += pixel[c]

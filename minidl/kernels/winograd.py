@@ -122,26 +122,21 @@ def times_g(a, b, c):
 def turn_weights(w, table):
     """table[place, o // WIDTH, c, o % WIDTH] = (G w[o, c] Gᵀ)[place]."""
     _, o_blocks, channels, width = table.shape
+    rows = np.empty((3, 4), np.float32)                                     # of w Gᵀ
     lines = np.empty((PLACES, width), np.float32)       # in the table they are so far apart that a cache forgets them
     for o_block in range(o_blocks):
         for c in range(channels):
             for o in range(width):
-                k = w[o_block * width + o, c]
-                a0, a1, a2, a3 = times_g(k[0, 0], k[0, 1], k[0, 2])         # the three rows of w Gᵀ
-                b0, b1, b2, b3 = times_g(k[1, 0], k[1, 1], k[1, 2])
-                c0, c1, c2, c3 = times_g(k[2, 0], k[2, 1], k[2, 2])
-                put_column(lines, 0, o, times_g(a0, b0, c0))
-                put_column(lines, 1, o, times_g(a1, b1, c1))
-                put_column(lines, 2, o, times_g(a2, b2, c2))
-                put_column(lines, 3, o, times_g(a3, b3, c3))
+                k = w[o_block * width + o, c]                               # (3, 3)
+                for u in range(3):
+                    rows[u, 0], rows[u, 1], rows[u, 2], rows[u, 3] = times_g(k[u, 0], k[u, 1], k[u, 2])
+                for j in range(4):
+                    lines[j, o], lines[4 + j, o], lines[8 + j, o], lines[12 + j, o] = times_g(
+                        rows[0, j], rows[1, j], rows[2, j])
             for place in range(PLACES):
-                table[place, o_block, c] = lines[place]
-
-
-@compiled
-def put_column(places, j, o, column):
-    """Column j of a 4×4 matrix, whose places are in a row."""
-    places[j, o], places[4 + j, o], places[8 + j, o], places[12 + j, o] = column
+                line, target = lines[place], table[place, o_block, c]       # (WIDTH,)
+                for o in range(width):
+                    target[o] = line[o]
 
 
 @compiled
@@ -154,17 +149,15 @@ def times_g_transposed(a, b, c, d):
 def turn_sums(table, dw):
     """dw[o, c] = Gᵀ table[:, o, c] G, the 16 places as a 4×4 matrix."""
     outputs, channels, _, _ = dw.shape
+    columns = np.empty((3, 4), np.float32)                                  # of Gᵀ table
     for o in range(outputs):
         for c in range(channels):
-            t = table[:, o, c]                                              # (16,)
-            a0, a1, a2 = times_g_transposed(t[0], t[4], t[8], t[12])        # the four columns of Gᵀ t, 3×4
-            b0, b1, b2 = times_g_transposed(t[1], t[5], t[9], t[13])
-            c0, c1, c2 = times_g_transposed(t[2], t[6], t[10], t[14])
-            d0, d1, d2 = times_g_transposed(t[3], t[7], t[11], t[15])
-            k = dw[o, c]
-            k[0, 0], k[0, 1], k[0, 2] = times_g_transposed(a0, b0, c0, d0)
-            k[1, 0], k[1, 1], k[1, 2] = times_g_transposed(a1, b1, c1, d1)
-            k[2, 0], k[2, 1], k[2, 2] = times_g_transposed(a2, b2, c2, d2)
+            t, k = table[:, o, c], dw[o, c]                                 # (16,), (3, 3)
+            for j in range(4):
+                columns[0, j], columns[1, j], columns[2, j] = times_g_transposed(t[j], t[4 + j], t[8 + j], t[12 + j])
+            for u in range(3):
+                k[u, 0], k[u, 1], k[u, 2] = times_g_transposed(
+                    columns[u, 0], columns[u, 1], columns[u, 2], columns[u, 3])
 
 
 @compiled
