@@ -147,9 +147,10 @@ def draw_step(geometry: Conv2dGeometry, channels_in: int, channels_out: int) -> 
             right.add_patch(Rectangle((j, i), 0.9, 0.9, facecolor="C2", alpha=shade))
     for j in range(wide):
         right.add_patch(Rectangle((j, -2.2), 0.9, 1, facecolor="C0"))
+    registers = ROWS * wide // min(wide, LANES)
     for x, y, text, angle in ((wide / 2, -2.9, f"{wide} weights, for {wide} channels of the result", 0),
                               (-3, ROWS / 2, f"{ROWS} numbers of the image", 90),
-                              (wide / 2, ROWS + 1, f"{ROWS} × {wide} sums, in {ROWS * wide // min(wide, LANES)} registers", 0)):
+                              (wide / 2, ROWS + 1, f"{ROWS} × {wide} sums, in {registers} registers", 0)):
         right.text(x, y, text, ha="center", va="center", rotation=angle, fontsize=9)
     right.set(xlim=(-4, wide + 0.5), ylim=(ROWS + 2, -4), aspect="equal")
     right.set_title(f"{ROWS + wide} numbers fetched, {ROWS * wide} multiplied and added", fontsize=11)

@@ -111,7 +111,7 @@ print(len(list(model.modules())), "modules,", sum(p.numel() for p in model.param
       sum(b.numel() for b in model.buffers()), "numbers in buffers")
 
 criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
-optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
 scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=4, eta_min=1e-4)
 for epoch in range(4):
     model.train()
