@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from threadpoolctl import ThreadpoolController
 
 import minidl
 from minidl.errors import SettingError
-from minidl.kernels import dense, simd
+from minidl.kernels import dense, simd, threads
 from minidl.kernels.geometry import Conv2dGeometry
-from minidl.kernels.threads import WORTH_A_THREAD, one_blas_thread, parallel, parallel_parts, parts, ran
+from minidl.kernels.threads import LONG, WORTH_A_THREAD, one_blas_thread, parallel, parallel_parts, parts, ran
 
 MUCH = 1e12                                                                 # numbers: worth any number of threads
 
@@ -31,19 +32,26 @@ def four_threads():
     minidl.set_num_threads(before)
 
 
-@given(count=st.integers(0, 50), numbers=st.integers(0, 10 * WORTH_A_THREAD), number_of_threads=st.integers(1, 9))
-@settings(deadline=None, derandomize=True)
-def test_parts_cover_the_range_once(count, numbers, number_of_threads):
+@given(count=st.integers(0, 50) | st.integers(0, 2000), number_of_threads=st.integers(1, 9), whole=st.booleans(),
+       numbers=st.integers(0, 10 * WORTH_A_THREAD) | st.integers(0, 4 * LONG))
+@settings(deadline=None, derandomize=True, max_examples=300)
+def test_parts_cover_the_range_once(count, numbers, number_of_threads, whole):
     before = minidl.get_num_threads()
     minidl.set_num_threads(number_of_threads)
     try:
-        ranges = parts(count, numbers)
+        ranges = parts(count, numbers, whole=whole)
     finally:
         minidl.set_num_threads(before)
     assert [i for start, stop in ranges for i in range(start, stop)] == list(range(count))
-    assert 1 <= len(ranges) <= max(1, min(number_of_threads, count, numbers // WORTH_A_THREAD))
+    most = max(1, min(number_of_threads, count, numbers // WORTH_A_THREAD))
     sizes = [stop - start for start, stop in ranges]
     assert count == 0 or min(sizes) > 0
+    if most > 1 and not whole and numbers >= LONG and count >= 64 * most:       # long work: small parts at the end
+        assert len(ranges) == 5 * most
+        assert max(sizes[:most]) - min(sizes[:most]) <= 1
+        assert 4 * max(sizes[most:]) <= min(sizes[:most]) // 3 + 8
+        return
+    assert 1 <= len(ranges) <= most
     assert max(sizes[1:], default=0) <= sizes[0]                            # the calling thread begins first
     assert max(sizes[1:], default=0) - min(sizes[1:], default=0) <= 1
 
@@ -63,6 +71,34 @@ def test_parts_run_at_the_same_time(four_threads):
     numbers = []
     parallel_parts(lambda part, start, stop: numbers.append((part, start, stop)), parts(3, MUCH))
     assert sorted(numbers) == [(0, 0, 1), (1, 1, 2), (2, 2, 3)]
+
+
+def test_whoever_is_free_takes_the_next_task():
+    """One task is slow: the others are done meanwhile, also if there are more of them than threads."""
+    before, finished = minidl.get_num_threads(), []
+    minidl.set_num_threads(2)
+
+    def task(number):
+        if number == 0:
+            time.sleep(0.5)
+        finished.append((number, threading.get_ident()))
+
+    try:
+        threads.run([partial(task, number) for number in range(9)])
+    finally:
+        minidl.set_num_threads(before)
+    assert [number for number, _ in finished] == [1, 2, 3, 4, 5, 6, 7, 8, 0]
+    assert len({thread for number, thread in finished if number}) == 1
+    assert threading.get_ident() in {thread for _, thread in finished}
+
+
+def test_the_first_error_in_the_order_of_the_tasks_is_raised(four_threads):
+    def task(number):
+        time.sleep(0.2 if number == 1 else 0)
+        raise ValueError(f"task {number}")
+
+    with pytest.raises(ValueError, match="task 0"):
+        threads.run([partial(task, number) for number in range(4)])
 
 
 @pytest.mark.parametrize("where", [0, 1, 3])
@@ -107,7 +143,9 @@ def test_kernels_in_several_threads_of_the_program(four_threads):
 def test_a_forked_process_gets_threads_of_its_own():
     code = ("import os, threading, warnings; warnings.simplefilter('ignore'); import minidl\n"
             "from minidl.kernels.threads import parallel, parts\n"
-            "minidl.set_num_threads(3); run = lambda: parallel(lambda a, b: seen.add(threading.get_ident()), parts(3, 1e12))\n"
+            "minidl.set_num_threads(3); import time\n"
+            "def kernel(start, stop): seen.add(threading.get_ident()); time.sleep(0.2)\n"
+            "run = lambda: parallel(kernel, parts(3, 1e12))\n"
             "seen = set(); run(); child = os.fork()\n"
             "if child == 0:\n    seen.clear(); run(); os._exit(0 if len(seen) > 1 else 9)\n"
             "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))")

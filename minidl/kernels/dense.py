@@ -41,7 +41,7 @@ def _cut(a: Array, b: Array) -> tuple[list[tuple[int, int]], int]:
     if a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2]:
         return [(0, len(a))], 0                                         # vectors, or batch axes that broadcast
     axis = 0 if a.ndim > 2 or a.shape[0] >= b.shape[1] else 1
-    return parts(len(a) if axis == 0 else b.shape[1], math.prod(a.shape) * b.shape[-1] / 16), axis
+    return parts(len(a) if axis == 0 else b.shape[1], math.prod(a.shape) * b.shape[-1] / 16, whole=True), axis
 
 
 def _some_rows(start: int, stop: int, a: Array, b: Array, bias: Array | None, y: Array) -> None:

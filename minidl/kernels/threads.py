@@ -11,11 +11,13 @@ and whoever wants a product on all cores cuts it into parts like everything else
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,6 +25,7 @@ from minidl.errors import SettingError
 
 WORTH_A_THREAD = 1 << 18            # numbers; one thread is through with them before another has woken up
 HEAD_START = 3 << 15                # numbers, in that time
+LONG = 1 << 22                      # numbers that take a few milliseconds
 ran: Counter[str] = Counter()       # "set.kernel" -> how often it has done the work itself, and not handed it on
 
 _Task = Callable[[], Any]
@@ -56,17 +59,27 @@ def set_num_threads(threads: int) -> None:
     _threads = threads
 
 
-def parts(count: int, numbers: float) -> list[tuple[int, int]]:
-    """range(count), cut into one contiguous (start, stop) for each thread that it is worth to wake, none of them empty.
+def parts(count: int, numbers: float, *, whole: bool = False) -> list[tuple[int, int]]:
+    """range(count), cut into contiguous (start, stop), none empty: one for each thread that it is worth to wake.
 
+    Of long work the last quarter is cut into more, for whoever is free first: a core that somebody else uses meanwhile
+    is late by less. whole: not so, because a part costs more than its share.
     numbers: how many numbers the kernel goes through; 16 multiplications of a product count as one.
     """
     number = max(1, min(_threads, count, int(numbers) // WORTH_A_THREAD))
+    if number > 1 and not whole and numbers >= LONG and count >= 64 * number:
+        most = count * 3 // 4
+        return _cut(0, most, number) + _cut(most, count, 4 * number)
     # The first part is the calling thread's, which has got something done by the time that the others have woken up.
     head_start = count * (number - 1) / number * HEAD_START / max(numbers, 1)
     rest = (count - head_start) / number
     ends = [count - round(rest * (number - 1 - i)) for i in range(number)]
     return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _cut(start: int, stop: int, number: int) -> list[tuple[int, int]]:
+    ends = [start + (stop - start) * i // number for i in range(number + 1)]
+    return list(itertools.pairwise(ends))
 
 
 def parallel(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *arguments: Any) -> None:
@@ -84,7 +97,7 @@ def parallel_parts(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *a
 
 
 def run(tasks: list[_Task]) -> None:
-    """Run all tasks and return when the last one is done; the first in this thread, the others in the pool's.
+    """Run all tasks, in this thread and in the pool's: whoever is free takes the next one. Returns when all are done.
 
     A task that itself comes here runs its tasks one after the other. The first error, if any, is raised here.
     """
@@ -92,12 +105,23 @@ def run(tasks: list[_Task]) -> None:
         for task in tasks:
             task()
         return
-    _have_workers(len(tasks) - 1)
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
-    for task in tasks[1:]:
-        _tasks.put(lambda task=task: done.put(_error_of(task)))         # type: ignore[misc]
-    errors = [_error_of(tasks[0])] + [done.get() for _ in tasks[1:]]
-    for error in errors:
+    helpers = min(len(tasks), _threads) - 1
+    _have_workers(helpers)
+    waiting, done = deque(enumerate(tasks)), SimpleQueue[tuple[int, BaseException | None]]()
+
+    def take_part() -> None:
+        while True:
+            try:
+                number, task = waiting.popleft()
+            except IndexError:
+                return
+            done.put((number, _error_of(task)))
+
+    for _ in range(helpers):
+        _tasks.put(take_part)
+    take_part()
+    errors = sorted((done.get() for _ in tasks), key=itemgetter(0))
+    for _, error in errors:
         if error is not None:
             raise error
 
