@@ -72,9 +72,8 @@ def parts(count: int, numbers: float, *, whole: bool = False) -> list[tuple[int,
         return _cut(0, most, number) + _cut(most, count, 4 * number)
     # The first part is the calling thread's, which has got something done by the time that the others have woken up.
     head_start = count * (number - 1) / number * HEAD_START / max(numbers, 1)
-    rest = (count - head_start) / number
-    ends = [count - round(rest * (number - 1 - i)) for i in range(number)]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    first = max(round(head_start + (count - head_start) / number), -(-count // number))
+    return [(0, first)] + (_cut(first, count, number - 1) if number > 1 else [])
 
 
 def _cut(start: int, stop: int, number: int) -> list[tuple[int, int]]:
