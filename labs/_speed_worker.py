@@ -39,8 +39,8 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "10000000000", "MALLOC_TRIM_THRESHOLD_"
 # Names alone leave AVX-512 on: Numba takes the features from the machine unless they are given too, here as none more.
 AVX2 = {"minidl": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "", "OPENBLAS_CORETYPE": "Haswell"},
         "torch": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
-# minidl sets the first one when it is imported, as the lab has done by now; PyTorch must not inherit it.
-NOT_INHERITED = {"OMP_WAIT_POLICY", *KEEP_MEMORY}
+# minidl sets the first two when it is imported, as the lab has done by now; PyTorch must not inherit them.
+NOT_INHERITED = {"OMP_WAIT_POLICY", "OPENBLAS_CORETYPE", *KEEP_MEMORY}
 
 
 # -- the workloads: `nn` is minidl's or PyTorch's ----------------------------------------------------------------------

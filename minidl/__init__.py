@@ -9,14 +9,13 @@ them.
 
 import importlib as _importlib
 import math as _math
-import os as _os
 from typing import Any as _Any
 
-import numpy as _np
+import minidl.environment  # noqa: F401  first: NumPy must not be there yet
 
-# Threads that wait for work must not spin: Numba's and the matrix library's take turns on the same cores, and spinning
-# ones steal milliseconds from each other. OpenMP reads this once, before its first parallel region.
-_os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# isort: split
+
+import numpy as _np
 
 from minidl import accelerator, autograd, backends, cuda, nn, optim
 from minidl._version import __version__

@@ -328,6 +328,7 @@ worker.ask("steps", count=1000)"""
 @pytest.mark.torch
 def test_each_engine_has_its_own_environment(torch, monkeypatch):
     assert os.environ["OMP_WAIT_POLICY"] == "passive"                           # minidl's; PyTorch has its own way of waiting
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "5")
 
     def environment_of(engine, **settings):
@@ -339,7 +340,7 @@ def test_each_engine_has_its_own_environment(torch, monkeypatch):
         return dict(line.partition("=")[::2] for line in lines if line)
 
     plain, best = environment_of("torch"), environment_of("torch_best", threads=1, avx2=True)
-    assert not {"OMP_WAIT_POLICY", "ATEN_CPU_CAPABILITY", *KEEP_MEMORY} & plain.keys()
+    assert not {"OMP_WAIT_POLICY", "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", *KEEP_MEMORY} & plain.keys()
     assert plain["OMP_NUM_THREADS"] == "2"
     assert best.items() >= {**KEEP_MEMORY, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}.items()
     ours = environment_of("minidl", avx2=True)
@@ -347,10 +348,12 @@ def test_each_engine_has_its_own_environment(torch, monkeypatch):
     assert "MALLOC_TRIM_THRESHOLD_" not in ours
 
 
-def test_the_file_of_the_processes_imports_no_engine():
+@pytest.mark.parametrize(("engine", "held"), [("torch", ""), ("torch_best", ""), ("minidl", "minidl"), ("minidl_fused", "minidl")])
+def test_the_file_of_the_processes_imports_no_engine_but_the_one_that_runs(engine, held):
     code = "import sys, labs._speed_worker; print(*{'minidl', 'torch', 'numba', 'matplotlib'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True,
-                          env=environment()).stdout == "\n"
+    command = [sys.executable, "-c", code, "labs._speed_worker", engine, "W1", "0", "2"]
+    assert subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True,
+                          env=environment()).stdout.strip() == held
 
 
 # -- all together ------------------------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import minidl
+from minidl import environment
 
 ROOT = Path(minidl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # lowest first; a file may import from its own layer and from those before it
-LAYERS = ["_version", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
+LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
           "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
           "datasets", "utils", "debug", "accelerator", "cuda",
           "backends", "train", "minidl", "__main__"]
@@ -141,3 +142,24 @@ def test_openmp_workers_are_told_not_to_spin():
                       "print(os.environ['OMP_WAIT_POLICY'])").strip() == "passive"
     assert run_python("import os; os.environ['OMP_WAIT_POLICY'] = 'active'; import minidl; "
                       "print(os.environ['OMP_WAIT_POLICY'])").strip() == "active"
+
+
+ZEN4 = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nflags\t\t: fpu sse avx avx2 avx512f avx512vl\n"
+
+
+@pytest.mark.parametrize(("cpuinfo", "expected"), [
+    (ZEN4, True), (ZEN4 * 3, True), ("", False), (ZEN4.replace(" avx512f", ""), False),         # that is a Zen 3
+    (ZEN4.replace("25", "26"), False), (ZEN4.replace("AuthenticAMD", "GenuineIntel"), False),
+    (ZEN4.replace("25", "6") + ZEN4, False), ("Processor : ARMv8\n", False)])
+def test_a_processor_is_known_by_its_description(cpuinfo, expected):
+    assert environment.is_zen4(cpuinfo) == expected
+
+
+def test_openblas_gets_its_kernels_before_it_is_loaded_and_nobody_is_overruled():
+    ours = "Haswell" if environment.is_zen4(environment.processor()) else "None"
+    show = "import os; print(os.environ.get('OPENBLAS_CORETYPE'))"
+    without = "import os; os.environ.pop('OPENBLAS_CORETYPE', None); "
+    assert run_python(f"{without}import minidl; {show}").strip() == ours
+    assert run_python(f"{without}import labs; {show}").strip() == ours
+    assert run_python(f"{without}import numpy, minidl; {show}").strip() == "None"
+    assert run_python(f"import minidl; {show}", OPENBLAS_CORETYPE="Prescott").strip() == "Prescott"
