@@ -92,6 +92,26 @@ def test_whoever_is_free_takes_the_next_task():
     assert threading.get_ident() in {thread for _, thread in finished}
 
 
+def test_what_is_asked_for_together_is_done_at_the_end_of_the_block(four_threads):
+    done = []
+    with threads.together():
+        parallel(lambda start, stop: done.append((start, stop)), [(0, 1), (1, 2)])
+        with threads.together():
+            parallel(lambda start, stop: done.append((start, stop)), [(2, 3)])
+            elsewhere = threading.Thread(target=parallel, args=(lambda start, stop: done.append("other"), [(0, 1)]))
+            elsewhere.start()
+            elsewhere.join(20)
+            assert done == ["other"]                                        # another thread does not gather
+        assert done == ["other", (2, 3)]
+    assert sorted(done[2:]) == [(0, 1), (1, 2)]
+    with pytest.raises(ValueError, match="broken"), threads.together():
+        parallel(lambda start, stop: done.append("before"), [(0, 1)])
+        raise ValueError("broken")
+    assert done[-1] == "before"                                             # what was asked for is done all the same
+    parallel(lambda start, stop: done.append("after"), [(0, 1)])
+    assert done[-1] == "after"
+
+
 def test_the_first_error_in_the_order_of_the_tasks_is_raised(four_threads):
     def task(number):
         time.sleep(0.2 if number == 1 else 0)
@@ -184,7 +204,8 @@ def blas_threads() -> list[int]:
     return [library.num_threads for library in ThreadpoolController().select(user_api="blas").lib_controllers]
 
 
-def test_the_matrix_library_is_limited_inside_the_block_only():
+def test_the_matrix_library_is_limited_inside_the_block_only(monkeypatch):
+    monkeypatch.setattr(threads, "_blas", None)         # earlier tests may have loaded another one since it was looked up
     before = blas_threads()
     assert before
     with one_blas_thread():

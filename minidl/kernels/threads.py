@@ -35,6 +35,13 @@ _workers: list[threading.Thread] = []
 _in_worker = threading.local()
 
 
+class _Gathered(threading.local):
+    tasks: list[_Task] | None = None            # what waits for the end of a `together` block
+
+
+_gathered = _Gathered()
+
+
 def _cores() -> int:
     """How many cores this process may use; OMP_NUM_THREADS, which other libraries go by, says less if it is set."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -83,7 +90,11 @@ def _cut(start: int, stop: int, number: int) -> list[tuple[int, int]]:
 
 def parallel(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *arguments: Any) -> None:
     """Call `kernel(start, stop, *arguments)` for all parts at the same time."""
-    run([partial(kernel, start, stop, *arguments) for start, stop in ranges])
+    tasks: list[_Task] = [partial(kernel, start, stop, *arguments) for start, stop in ranges]
+    if _gathered.tasks is None:
+        run(tasks)
+    else:
+        _gathered.tasks += tasks
 
 
 def parallel_parts(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *arguments: Any) -> None:
@@ -93,6 +104,22 @@ def parallel_parts(kernel: Callable[..., Any], ranges: list[tuple[int, int]], *a
     the same number of threads gives the same bits in every run.
     """
     run([partial(kernel, part, start, stop, *arguments) for part, (start, stop) in enumerate(ranges)])
+
+
+class together:
+    """What `parallel` is asked for inside the block, in this thread, is done all at once where the block ends.
+
+    For kernels that have nothing to do with each other, such as the steps of an optimizer: each by itself would keep
+    one thread busy, or wake the others anew.
+    """
+
+    def __enter__(self) -> None:
+        self._before, _gathered.tasks = _gathered.tasks, []
+
+    def __exit__(self, *error: object) -> None:
+        tasks, _gathered.tasks = _gathered.tasks, self._before
+        if tasks:
+            run(tasks)
 
 
 def run(tasks: list[_Task]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from minidl.backend import Array, as_array, as_number, quiet, xp_of
 from minidl.errors import SettingError, ShapeError
 from minidl.graph import new_tensor
+from minidl.kernels.threads import together
 from minidl.recording import enable_grad
 from minidl.tensors import Tensor, forget_gradients
 
@@ -126,18 +127,21 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         self._numbers = sum(p.array.size for group in self.param_groups for p in group["params"])
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    memory = {name: value.array if isinstance(value, Tensor) else value
-                              for name, value in self.state[p].items()}
-                    with quiet():                           # a run that diverges does so without NumPy's warnings
-                        if not self.update_in_one_pass(p.array, p.grad.array, memory, group):
-                            self.update(p.array, self.gradient(p.array, p.grad.array, group), memory, group)
-                    self.state[p].update((name, new_tensor(as_array(value)) if hasattr(value, "dtype") else value)
-                                         for name, value in memory.items())
-                    p.version.count += 1
+        with together():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        self._step_of(p, p.grad.array, group)
         return loss
+
+    def _step_of(self, p: Tensor, g: Array, group: dict[str, Any]) -> None:
+        memory = {name: value.array if isinstance(value, Tensor) else value for name, value in self.state[p].items()}
+        with quiet():                                       # a run that diverges does so without NumPy's warnings
+            if not self.update_in_one_pass(p.array, g, memory, group):
+                self.update(p.array, self.gradient(p.array, g, group), memory, group)
+        self.state[p].update((name, new_tensor(as_array(value)) if hasattr(value, "dtype") else value)
+                             for name, value in memory.items())
+        p.version.count += 1
 
     def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
         """`gradient` and `update` at once, of the bare gradient g, if there is compiled code for it; else False."""
