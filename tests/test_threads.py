@@ -104,9 +104,14 @@ def test_what_is_asked_for_together_is_done_at_the_end_of_the_block(four_threads
             assert done == ["other"]                                        # another thread does not gather
         assert done == ["other", (2, 3)]
     assert sorted(done[2:]) == [(0, 1), (1, 2)]
-    with pytest.raises(ValueError, match="broken"), threads.together():
-        parallel(lambda start, stop: done.append("before"), [(0, 1)])
-        raise ValueError("broken")
+
+    def broken():
+        with threads.together():
+            parallel(lambda start, stop: done.append("before"), [(0, 1)])
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        broken()
     assert done[-1] == "before"                                             # what was asked for is done all the same
     parallel(lambda start, stop: done.append("after"), [(0, 1)])
     assert done[-1] == "after"

@@ -29,30 +29,37 @@ class MeanSquaredError(Op):
         return backend_of(x).sum(d * d, None, False) / d.size if d.size else d.sum() * math.nan    # of nothing: nan
 
     def backward_x(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return ScaledDifference()(x, t, g * (2 / x.numel()))
+        return ScaledDifference(2 / x.numel())(x, t, g)
 
     def backward_t(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return ScaledDifference()(t, x, g * (2 / x.numel()))
+        return ScaledDifference(2 / x.numel())(t, x, g)
 
 
 class ScaledDifference(Op):
-    """y = s · (a - b) for a single number s;   dL/da = s g,   dL/db = -s g,   dL/ds = sum of g · (a - b)."""
+    """y = k s · (a - b) for a constant k and a single number s;   dL/da = k s g,   dL/db = -k s g,
+
+    dL/ds = k · sum of g · (a - b).
+    """
 
     dtype_rule = "same"
 
+    def __init__(self, k: float) -> None:
+        self.k = k
+
     def forward(self, a: Array, b: Array, s: Array) -> Array:
+        scale = s * self.k
         if passes := kernels.passes_for(a, b):
-            return passes.scaled_difference(a, b, s)
-        return (a - b) * s
+            return passes.scaled_difference(a, b, scale)
+        return (a - b) * scale
 
     def backward_a(self, g: Tensor, s: Tensor) -> Tensor:
-        return g * s
+        return g * (s * self.k)
 
     def backward_b(self, g: Tensor, s: Tensor) -> Tensor:
-        return g * -s
+        return g * (s * -self.k)
 
     def backward_s(self, g: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return (g * (a - b)).sum()
+        return (g * (a - b)).sum() * self.k
 
 
 class CrossEntropy(Op):
