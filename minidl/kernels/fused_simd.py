@@ -99,7 +99,7 @@ def weight_grad(x: Array, g: Array, kept: Kept, geometry: Conv2dGeometry, stages
     way = (channels_last(g), _numbers_of(stages), *_arrays_of(kept))
     x = channels_last(x)                                                                # (N, H, W, C)
     numbers = images * pixels * outputs * channels // geometry.groups * math.prod(geometry.kernel_size) / 16
-    ranges = parts(images, numbers)
+    ranges = parts(images, numbers, whole=True)
     sums = np.zeros((len(ranges), together * outputs), np.float64)
     if winograd.fits(geometry, channels, outputs):
         table, at_once, of_rows = winograd.empty_sums(len(ranges), channels, outputs)

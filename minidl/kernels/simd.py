@@ -134,7 +134,7 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     plan = WeightGrad.of(geometry, channels, outputs)
     framed, rows = (g, x) if plan.turned else (x, g)
     chunks = _chunks(len(x), len(plan.pixels.starts))
-    ranges = parts(len(x) * chunks, rows.size / plan.columns * math.prod(plan.shape) / 16)
+    ranges = parts(len(x) * chunks, rows.size / plan.columns * math.prod(plan.shape) / 16, whole=True)
     dw = plan.empty_sums(len(ranges))
     parallel_parts(WEIGHTS[plan.width], ranges, framed, plan.frame, plan.pixels, plan.tiles,
                    readable_beyond(rows, plan.overhang), plan.columns, chunks, dw)

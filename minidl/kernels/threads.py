@@ -70,7 +70,7 @@ def parts(count: int, numbers: float, *, whole: bool = False) -> list[tuple[int,
     """range(count), cut into contiguous (start, stop), none empty: one for each thread that it is worth to wake.
 
     Of long work the last quarter is cut into more, for whoever is free first: a core that somebody else uses meanwhile
-    is late by less. whole: not so, because a part costs more than its share.
+    is late by less. whole: not so, because each part has memory of its own, or costs more than its share.
     numbers: how many numbers the kernel goes through; 16 multiplications of a product count as one.
     """
     number = max(1, min(_threads, count, int(numbers) // WORTH_A_THREAD))

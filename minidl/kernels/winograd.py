@@ -90,7 +90,7 @@ def weight_grad(x: Array, padding: tuple[int, int], g: Array) -> Array:
     ran["winograd.weight_grad"] += 1
     images, rows, columns, outputs = g.shape
     channels, squares = x.shape[3], images * -(-rows // 2) * -(-columns // 2)
-    ranges = parts(squares, squares * PLACES * outputs * channels / 16)
+    ranges = parts(squares, squares * PLACES * outputs * channels / 16, whole=True)
     table, at_once, of_rows = empty_sums(len(ranges), channels, outputs)
     parallel_parts(weight_blocks, ranges, x, padding, g, at_once, of_rows, table)
     return weights_of(table, outputs)
