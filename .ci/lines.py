@@ -11,7 +11,7 @@ GUIDE = {  # part of the engine: (its modules, how many lines it may have, comme
     "graph + autograd + recording": (["graph", "autograd", "recording"], 850),
     "tensors + inplace": (["tensors", "inplace"], 2200),
     "functions + creation + printing + rng": (["functions", "linalg", "creation", "printing", "rng"], 1000),
-    "backend + dtypes + errors": (["backend", "dtypes", "errors"], 350),
+    "backend + dtypes + errors + environment": (["backend", "dtypes", "errors", "environment"], 400),
     "fake (test device)": (["fake"], 300),
     "ops": (["ops"], 1600),
     "kernels: reference, im2col, geometry": (["kernels/geometry", "kernels/reference", "kernels/im2col"], 550),

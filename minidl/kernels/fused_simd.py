@@ -40,7 +40,9 @@ from minidl.kernels.vectors import ROWS, WIDTH, WIDTHS
 
 NO_POOLING, MAX, AVG = 0, 1, 2
 FIRST, ONE = np.int64(0), np.int64(1)                       # written as 0 and 1 they would be types of their own
-NOTHING = np.empty((0, 0, 0, 0), np.bool_)                  # stands for a mask that is not there
+NO_MASK = np.empty((0, 0, 0, 0), np.bool_)                  # these stand for arrays that are not there
+NO_INDICES = np.empty((0, 0, 0, 0), np.int64)
+NO_SHARES = np.ones((1, 1), np.float32)
 
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stages: Stages) -> tuple[Array, Kept]:
@@ -50,8 +52,8 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
     pooled = stages.window.output_size if stages.window else size
     y = np.empty((len(x), pooled[0] * stages.repeat[0], pooled[1] * stages.repeat[1], outputs), np.float32)
     blocked = np.empty((len(x), *(size if stages.relu_before_pooling else pooled), outputs), np.bool_) \
-        if stages.relu else NOTHING
-    indices = np.empty((len(x), *pooled, outputs), np.int64) if stages.pooling == "max" else NOTHING.astype(np.int64)
+        if stages.relu else NO_MASK
+    indices = np.empty((len(x), *pooled, outputs), np.int64) if stages.pooling == "max" else NO_INDICES
     rest = _numbers_of(stages)
     numbers, images = len(x) * size[0] * size[1] * w.size / 16, channels_last(x)
     if winograd.fits(geometry, x.shape[1], outputs):
@@ -295,13 +297,13 @@ def _numbers_of(stages: Stages) -> tuple[Any, ...]:
     plan = (stages.relu_before_pooling, stages.relu_after_pooling,
             {None: NO_POOLING, "max": MAX, "avg": AVG}[stages.pooling])
     if stages.window is None:
-        return plan, True, (1,) * 9, np.ones((1, 1), np.float32), stages.repeat
+        return plan, True, (1,) * 9, NO_SHARES, stages.repeat
     averages = stages.pooling == "avg"
-    shares = shares_of(stages.window, np.dtype(np.float32)) if averages else np.ones((1, 1), np.float32)
+    shares = shares_of(stages.window, np.dtype(np.float32)) if averages else NO_SHARES
     return plan, tiles_the_image(stages.window), numbers_of(stages.window), shares, stages.repeat
 
 
 def _arrays_of(kept: Kept) -> tuple[Array, Array]:
     """Masks and indices, channels-last; empty ones for those that are not there."""
-    return (NOTHING if kept.blocked is None else channels_last(kept.blocked),
-            NOTHING.astype(np.int64) if kept.indices is None else channels_last(kept.indices))
+    return (NO_MASK if kept.blocked is None else channels_last(kept.blocked),
+            NO_INDICES if kept.indices is None else channels_last(kept.indices))

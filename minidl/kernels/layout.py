@@ -6,12 +6,30 @@ leave such memory under that shape; what is computed element by element from it 
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl.backend import Array, Axes, xp_of
+from minidl.kernels.threads import parallel, parts
+
+SWAP = 4            # so many times as long as reading and writing a number takes it if its neighbours go elsewhere
 
 
 def channels_last(images: Array) -> Array:
     """(N, C, H, W) -> (N, H, W, C), in the order of memory; a copy if it was not."""
-    return xp_of(images).ascontiguousarray(images.transpose(0, 2, 3, 1))
+    return in_c_order(images.transpose(0, 2, 3, 1))
+
+
+def in_c_order(array: Array) -> Array:
+    """The array, its last axis side by side in memory; a copy if it was not, made by all threads."""
+    if array.flags.c_contiguous or type(array) is not np.ndarray or array.ndim == 0:
+        return xp_of(array).ascontiguousarray(array)
+    copy = np.empty(array.shape, array.dtype)
+    parallel(_copy, parts(len(array), SWAP * array.size), array, copy)
+    return copy
+
+
+def _copy(start: int, stop: int, array: Array, copy: Array) -> None:
+    copy[start:stop] = array[start:stop]
 
 
 def in_a_row(array: Array) -> Array | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minidl.backend import Array, xp_of
 from minidl.errors import ShapeError
 from minidl.graph import Op
-from minidl.kernels.layout import channels_last, in_a_row
+from minidl.kernels.layout import channels_last, in_a_row, in_c_order
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -43,7 +43,7 @@ class Reshape(Op):
     def forward(self, x: Array) -> Array:
         self.shape_of_x = x.shape
         self.x_is_channels_last = x.ndim == 4 and not x.flags.c_contiguous and in_a_row(x) is not None
-        y = x.reshape(self.shape)
+        y = (in_c_order(x) if self.x_is_channels_last else x).reshape(self.shape)
         return channels_last(y).transpose(0, 3, 1, 2) if self.channels_last else y      # (N, H, W, C) -> (N, C, H, W)
 
     def backward(self, g: Tensor) -> Tensor:

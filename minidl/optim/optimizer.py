@@ -135,12 +135,15 @@ class Optimizer:
         return loss
 
     def _step_of(self, p: Tensor, g: Array, group: dict[str, Any]) -> None:
-        memory = {name: value.array if isinstance(value, Tensor) else value for name, value in self.state[p].items()}
+        state = self.state[p]
+        memory = {name: value.array if isinstance(value, Tensor) else value for name, value in state.items()}
         with quiet():                                       # a run that diverges does so without NumPy's warnings
             if not self.update_in_one_pass(p.array, g, memory, group):
                 self.update(p.array, self.gradient(p.array, g, group), memory, group)
-        self.state[p].update((name, new_tensor(as_array(value)) if hasattr(value, "dtype") else value)
-                             for name, value in memory.items())
+        for name, value in memory.items():
+            before = state.get(name)
+            if not isinstance(before, Tensor) or before.array is not value:             # else it was changed in place
+                state[name] = new_tensor(as_array(value)) if hasattr(value, "dtype") else value
         p.version.count += 1
 
     def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
