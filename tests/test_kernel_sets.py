@@ -388,3 +388,21 @@ def _plain_python():
         check_sum(name, "max_pool2d_input_grad", [y, indices], geometry, oracle=reference)
         check_sum(name, "avg_pool2d", [x], geometry, oracle=reference)
         check_sum(name, "avg_pool2d_input_grad", [y], geometry, oracle=reference)
+
+
+@pytest.mark.parametrize(("channels", "outputs", "number"), [(32, 32, 7), (64, 32, 5), (32, 64, 11)])
+def test_a_weight_gradient_over_more_squares_than_one_round_takes(channels, outputs, number):
+    """Winograd's tables exist for some squares at a time, in rounds that are not all of one length."""
+    x, g = (as_channels_last(numbers((number, c, 13, 15), "float32", seed)) for seed, c in enumerate((channels, outputs)))
+    geometry = Conv2dGeometry.of(x.shape, (outputs, channels, 3, 3), padding=1)
+    assert winograd.fits(geometry, channels, outputs)
+    truth, terms = (im2col.conv2d_weight_grad(*arrays, geometry) for arrays in (
+        (x.astype("f8"), g.astype("f8")), (abs(x).astype("f8"), abs(g).astype("f8"))))
+    for threads_used in (1, 3):
+        before = minidl.get_num_threads()
+        minidl.set_num_threads(threads_used)
+        try:
+            result = simd.conv2d_weight_grad(x, g, geometry)
+        finally:
+            minidl.set_num_threads(before)
+        assert (abs(result - truth) <= 8 * np.finfo("f4").eps * largest_around(terms, "conv2d_weight_grad")).all()

@@ -16,7 +16,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import kernels, nn, optim
 from minidl.kernels import compiling, memory
-from minidl.kernels.layout import in_a_row, rows_of_channels
+from minidl.kernels.layout import in_a_row, in_the_same_order, rows_of_channels
 from minidl.kernels.threads import ran
 from minidl.models import small_cnn
 
@@ -172,6 +172,28 @@ def test_an_optimizer_that_starts_by_formula_and_goes_on_compiled():
 
     for switch in ([0], [1, 2], [3]):
         np.testing.assert_allclose(run(switch), run([]), rtol=0, atol=1e-6)
+
+
+def test_arrays_whose_elements_lie_in_different_orders_are_not_passed_over_together():
+    plain, pixels = images(np.float32, False), images(np.float32, True, seed=1)
+    assert kernels.passes_for(plain, pixels) is None
+    x, t = minidl.tensor(plain), minidl.tensor(0.0)
+    t.array = pixels
+    np.testing.assert_allclose(F.mse_loss(x, t).item(), ((plain - pixels) ** 2).mean(dtype=np.float64), rtol=1e-6)
+    y = t.detach().requires_grad_()
+    (gradient,) = minidl.autograd.grad(y.relu(), y, x)                      # the output channels-last, its gradient not
+    np.testing.assert_array_equal(gradient.array, np.where(pixels > 0, plain, 0))
+
+
+def test_the_order_of_axes_of_size_1_does_not_matter():
+    """Images with one channel may have either pair of strides there, as a convolution with one output leaves them."""
+    plain = np.random.default_rng(0).normal(size=(30, 1, 28, 28)).astype(np.float32)
+    pixels = plain.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    assert pixels.strides != plain.strides
+    assert in_the_same_order(plain, pixels)
+    assert kernels.passes_for(plain, pixels) is not None
+    assert not in_the_same_order(plain, plain[:, :, :, :27])
+    assert not in_the_same_order(plain, plain.transpose(0, 1, 3, 2))
 
 
 def test_layout():
