@@ -107,7 +107,7 @@ def test_the_real_cifar(real):
 
 
 def test_the_root_is_the_environments(real, monkeypatch, tmp_path):
-    monkeypatch.setenv("MINIDL_DATA", str(real))
+    monkeypatch.setenv("MINIDL_DATA", str(Path(real).resolve()))         # the folder changes below
     monkeypatch.chdir(tmp_path)
     assert len(FashionMNIST(train=False)) == 10000
     monkeypatch.delenv("MINIDL_DATA")
