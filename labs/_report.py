@@ -9,15 +9,14 @@ import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from html import escape
-from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
 
 import minidl
+from minidl import environment
 from minidl.errors import DtypeError
 
 STYLE = """
@@ -147,8 +146,7 @@ def versions() -> dict[str, str]:
 
 def processor() -> str:
     """The name of the processor, as far as the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in environment.processor().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -952,3 +952,19 @@ def test_a_step_that_a_lesson_wrote_is_not_watched():
 def test_errors_are_minidls():
     assert issubclass(SettingError, MinidlError)
     assert issubclass(SettingError, ValueError)
+
+
+def test_an_update_of_ones_own_may_use_tensors():
+    """Compiled steps wait for each other; what a formula asks for is done at once, or it would read unwritten memory."""
+    class Whitened(optim.Optimizer):
+        def update(self, p, g, state, group):
+            g = minidl.from_numpy(g)
+            p -= group["lr"] * ((g @ g.T @ g).relu()).numpy()           # on the threads of the kernels, for so large a g
+
+    rng = np.random.default_rng(0)
+    start, gradient = (rng.normal(size=(600, 600)).astype(np.float32) for _ in range(2))
+    p = minidl.nn.Parameter(minidl.tensor(start))
+    p.grad = minidl.tensor(gradient)
+    Whitened([p], {"lr": 1e-4}).step()
+    expected = start - 1e-4 * np.maximum(gradient.astype(np.float64) @ gradient.T @ gradient, 0)
+    np.testing.assert_allclose(p.array, expected, rtol=0, atol=1e-4)

@@ -21,7 +21,7 @@ def channels_last(images: Array) -> Array:
 
 def in_c_order(array: Array) -> Array:
     """The array, its last axis side by side in memory; a copy if it was not, made by all threads."""
-    if array.flags.c_contiguous or type(array) is not np.ndarray or array.ndim == 0:
+    if array.flags.c_contiguous or type(array) is not np.ndarray:
         return xp_of(array).ascontiguousarray(array)
     copy = np.empty(array.shape, array.dtype)
     parallel(_copy, parts(len(array), SWAP * array.size), array, copy)

@@ -127,28 +127,38 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         self._numbers = sum(p.array.size for group in self.param_groups for p in group["params"])
-        with together():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self._step_of(p, p.grad.array, group)
+        all_with_gradients = [(p, p.grad.array, group) for group in self.param_groups for p in group["params"]
+                              if p.grad is not None]
+        with together():                                    # the compiled ones; a formula may use kernels at once
+            by_formula = [one for one in all_with_gradients if not self._step_of(*one, self.update_in_one_pass)]
+        for one in by_formula:
+            self._step_of(*one, self._update_by_formula)
         return loss
 
-    def _step_of(self, p: Tensor, g: Array, group: dict[str, Any]) -> None:
+    def _step_of(self, p: Tensor, g: Array, group: dict[str, Any], update: Callable[..., bool]) -> bool:
+        """Change p and what is remembered of it, by one of the two ways to update; whether that one could do it."""
         state = self.state[p]
         memory = {name: value.array if isinstance(value, Tensor) else value for name, value in state.items()}
         with quiet():                                       # a run that diverges does so without NumPy's warnings
-            if not self.update_in_one_pass(p.array, g, memory, group):
-                self.update(p.array, self.gradient(p.array, g, group), memory, group)
+            if not update(p.array, g, memory, group):
+                return False
         for name, value in memory.items():
             before = state.get(name)
             if not isinstance(before, Tensor) or before.array is not value:             # else it was changed in place
                 state[name] = new_tensor(as_array(value)) if hasattr(value, "dtype") else value
         p.version.count += 1
+        return True
 
     def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
-        """`gradient` and `update` at once, of the bare gradient g, if there is compiled code for it; else False."""
+        """`gradient` and `update` at once, of the bare gradient g, if there is compiled code for it; else False.
+
+        What `kernels.threads.parallel` is asked for in here is done when all parameters have been gone through.
+        """
         return False
+
+    def _update_by_formula(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
+        self.update(p, self.gradient(p, g, group), state, group)
+        return True
 
     def gradient(self, p: Array, g: Array, group: dict[str, Any]) -> Array:
         """The g that `update` gets: -g where the aim is to maximize, plus weight_decay · p unless it is decoupled."""
