@@ -23,6 +23,7 @@ padding and on what `indices` mean (row · width + column in the unpadded image)
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from types import ModuleType
 
@@ -56,7 +57,13 @@ def active(array: Array) -> ModuleType:
     if name in _ON_HOST_ONLY and not is_host:
         raise DeviceError(f'the "{name}" kernels run on the CPU, the array is on "{backend_of(array).name}"; '
                           f'use use_kernels("im2col") or move the tensor with .to("cpu")', where="kernels")
-    return importlib.import_module(f"minidl.kernels.{name}")
+    return _module(name)
+
+
+def _module(name: str) -> ModuleType:
+    """minidl.kernels.NAME, loaded at first use."""
+    name = f"minidl.kernels.{name}"
+    return sys.modules.get(name) or importlib.import_module(name)       # import_module takes a lock each time
 
 
 def passes_for(*arrays: Array, among: int = 0) -> ModuleType | None:
@@ -73,7 +80,7 @@ def passes_for(*arrays: Array, among: int = 0) -> ModuleType | None:
     alike = all(type(a) is np.ndarray and a.dtype == first.dtype and in_the_same_order(a, first) for a in arrays)
     if not alike or first.dtype not in (np.float32, np.float64) or in_a_row(first) is None:
         return None
-    return importlib.import_module("minidl.kernels.passes")
+    return _module("passes")
 
 
 class use_kernels:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from minidl.errors import SettingError, ShapeError
@@ -45,7 +45,7 @@ class Window2d:
             if self._output(axis) < 1:
                 raise ShapeError(self._why_nothing_fits(axis, name))
 
-    @property
+    @cached_property
     def output_size(self) -> Pair:
         """How many windows there are: (rows, columns)."""
         return self._output(0), self._output(1)

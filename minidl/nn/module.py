@@ -179,7 +179,8 @@ class Module:
                     if value not in seen:
                         seen.add(value)
                         to_visit.append(value)
-                elif isinstance(value, _CONTAINERS) and value and _hides_modules(value):
+                elif (isinstance(value, _CONTAINERS) and value and name not in _TABLES_OF_ITS_OWN
+                        and _hides_modules(value)):
                     raise module._hidden_modules(name, value)
 
     def _hidden_modules(self, name: str, value: Any) -> ModuleError:
@@ -515,6 +516,8 @@ def _check_kind(value: Any, kind: type, name: str, where: str) -> None:
 
 
 _CONTAINERS = (list, tuple, set, dict)
+_TABLES_OF_ITS_OWN = ("_buffers", "_hooks")             # of every module; they hold no modules
+_NUMBERS_AND_WORDS = (int, float, str, type(None))
 
 
 def _hides_modules(value: Any) -> bool:
@@ -523,4 +526,5 @@ def _hides_modules(value: Any) -> bool:
         return False
     if isinstance(value, dict):
         value = list(value.values())
-    return any(isinstance(item, Module | Parameter) or _hides_modules(item) for item in value)
+    return any(isinstance(item, Module | Parameter) or _hides_modules(item) for item in value
+               if not isinstance(item, _NUMBERS_AND_WORDS))

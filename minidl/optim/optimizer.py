@@ -129,19 +129,19 @@ class Optimizer:
         self._numbers = sum(p.array.size for group in self.param_groups for p in group["params"])
         all_with_gradients = [(p, p.grad.array, group) for group in self.param_groups for p in group["params"]
                               if p.grad is not None]
-        with together():                                    # the compiled ones; a formula may use kernels at once
-            by_formula = [one for one in all_with_gradients if not self._step_of(*one, self.update_in_one_pass)]
-        for one in by_formula:
-            self._step_of(*one, self._update_by_formula)
+        with quiet():                                       # a run that diverges does so without NumPy's warnings
+            with together():                                # the compiled ones; a formula may use kernels at once
+                by_formula = [one for one in all_with_gradients if not self._step_of(*one, self.update_in_one_pass)]
+            for one in by_formula:
+                self._step_of(*one, self._update_by_formula)
         return loss
 
     def _step_of(self, p: Tensor, g: Array, group: dict[str, Any], update: Callable[..., bool]) -> bool:
         """Change p and what is remembered of it, by one of the two ways to update; whether that one could do it."""
         state = self.state[p]
         memory = {name: value.array if isinstance(value, Tensor) else value for name, value in state.items()}
-        with quiet():                                       # a run that diverges does so without NumPy's warnings
-            if not update(p.array, g, memory, group):
-                return False
+        if not update(p.array, g, memory, group):
+            return False
         for name, value in memory.items():
             before = state.get(name)
             if not isinstance(before, Tensor) or before.array is not value:             # else it was changed in place
