@@ -1,18 +1,19 @@
-"""Which accelerator there is, under PyTorch's newer names. So far minidl computes on the CPU alone."""
+"""Which accelerator there is, under PyTorch's newer names: the GPU of `minidl.cuda`."""
 
+from minidl import cuda
 from minidl.backend import device
 
 
 def is_available() -> bool:
     """Whether tensors can be moved to an accelerator."""
-    return False
+    return cuda.is_available()
 
 
 def current_accelerator() -> device | None:
     """The accelerator in use; None without one."""
-    return None
+    return device("cuda") if is_available() else None
 
 
 def device_count() -> int:
     """How many there are."""
-    return 0
+    return cuda.device_count()

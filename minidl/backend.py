@@ -12,13 +12,14 @@ so the same line runs on any device. A `Backend` is found from the type of an ar
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl.errors import DeviceError
+from minidl.errors import DeviceError, OutOfMemoryError
 
 Array: TypeAlias = Any                  # an ndarray of NumPy, or the same thing on another device
 Axes: TypeAlias = int | tuple[int, ...] | None
@@ -37,12 +38,17 @@ class Backend:
     sum: Callable[[Array, Axes, bool], Array]           # a sum that keeps its precision in float32
     erf: Callable[[Array], Array]                       # the error function, which no array module itself has
     unwrap: Callable[[Array], Array] = lambda array: array      # the array with a `base` that tells who owns memory
+    kernels: str = "im2col"                             # the kernel set for its arrays
+    for_kernel: Callable[[Array], Any] = lambda array: array    # as Numba takes it, where kernels run on it
+    stream: Callable[[], Any] = lambda: 0               # the queue that its work goes into now
+    free_memory: Callable[[], tuple[int, int] | None] = lambda: None        # (free, all) bytes, where that is known
 
 
 class device:
     """The name of a place for tensors: `device("cpu")`, `device("cuda", 0)`, `device("cuda:0")`.
 
     Making one checks its spelling, not that the device is there; that is found out when a tensor is moved to it.
+    `device("auto")` is the GPU if there is one, else the CPU, and says which on stderr.
     """
 
     __slots__ = ("index", "type")
@@ -51,9 +57,9 @@ class device:
     index: int | None
 
     def __init__(self, place: str | device, index: int | None = None) -> None:
-        name, _, number = str(place).partition(":")
+        name, _, number = (_chosen_by_auto() if place == "auto" else str(place)).partition(":")
         if name not in ("cpu", "cuda", "fake") or (number and not number.isdigit()):
-            raise DeviceError(f'got {place!r}, expected "cpu", "cuda" or "cuda:0"', where="device")
+            raise DeviceError(f'got {place!r}, expected "cpu", "cuda", "cuda:0" or "auto"', where="device")
         self.type = name
         self.index = int(number) if number else index
 
@@ -69,6 +75,19 @@ class device:
 
     def __hash__(self) -> int:
         return hash((self.type, self.index))
+
+
+def why_no_cuda() -> str | None:
+    """Why nothing can be computed on a GPU, with what to do about it; None if it can."""
+    found: str | None = importlib.import_module("minidl.cupy_backend").problem()
+    return found
+
+
+def _chosen_by_auto() -> str:
+    reason = why_no_cuda()
+    name = "cuda" if reason is None else "cpu"
+    sys.stderr.write(f'minidl: device "auto" is "{name}"{f", because {reason}" if reason else ""}\n')
+    return name
 
 
 def _sum_on_host(x: Array, axes: Axes, keepdims: bool) -> Array:
@@ -87,6 +106,7 @@ def _erf_on_host(x: Array) -> Array:
 cpu = Backend(
     name="cpu", xp=np, array_type=np.ndarray, is_host=True,
     from_host=lambda array: array, to_host=lambda array: array, sum=_sum_on_host, erf=_erf_on_host,
+    kernels="simd",
 )
 
 _by_array_type: dict[type, Backend] = {np.ndarray: cpu}
@@ -119,7 +139,8 @@ def backend_for(place: str | device) -> Backend:
     if place.type == "fake":
         fake: Backend = importlib.import_module("minidl.fake").backend      # loaded here: only tests pay for it
         return fake
-    raise DeviceError(f'got device "{place}", but this version of minidl computes on the CPU only; use "cpu"')
+    on_cuda: Backend = importlib.import_module("minidl.cupy_backend").backend_on(place.index)
+    return on_cuda
 
 
 def device_of(array: Array) -> device:
@@ -164,6 +185,14 @@ def as_number(value: Any) -> bool | int | float | None:
     if isinstance(value, np.generic):
         return value.item()  # type: ignore[no-any-return]
     return None
+
+
+def out_of_memory(error: MemoryError, free: tuple[int, int] | None, where: str) -> OutOfMemoryError:
+    """The array library's MemoryError in words: what was asked for, what is there, and what to do."""
+    asked = getattr(error, "_size", None) or getattr(error, "_total_size", None)        # CuPy's, and NumPy's
+    what = f"{int(asked):,} bytes" if asked else f"more memory ({error})"
+    there = f", and {free[0]:,} of {free[1]:,} bytes on the GPU are free" if free else ", more than the system gives"
+    return OutOfMemoryError(f"got a need for {what}{there}; use a smaller batch size", where=where)
 
 
 def quiet() -> Any:

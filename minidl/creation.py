@@ -13,7 +13,7 @@ from minidl.backend import as_number, backend_for, device
 from minidl.dtypes import Dtype
 from minidl.errors import DtypeError, SettingError
 from minidl.rng import Generator, default_generator
-from minidl.tensors import Tensor, as_tuple, host_array
+from minidl.tensors import Tensor, as_tuple, host_array, uploads
 
 __all__ = [
     "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "arange",
@@ -28,6 +28,8 @@ Place = str | device | None
 def _finished(array: np.ndarray, place: Place, requires_grad: bool) -> Tensor:
     """A new host array as a tensor on the device that was asked for."""
     tensor = Tensor._of(backend_for(place or "cpu").from_host(array))
+    if place is not None and array.dtype.kind in "iu":
+        uploads.note(tensor, array)
     return tensor.requires_grad_() if requires_grad else tensor
 
 

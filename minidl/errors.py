@@ -46,6 +46,10 @@ class DeviceError(MinidlError):
     """Operands on different devices, or a device that is not there."""
 
 
+class OutOfMemoryError(DeviceError, MemoryError):
+    """More memory asked for than there is."""
+
+
 class GraphError(MinidlError):
     """The graph cannot be walked: no graph, freed already, or a kept value was changed."""
 

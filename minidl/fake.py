@@ -256,6 +256,6 @@ def _erf(x: Any) -> Any:
 backend = Backend(
     name="fake", xp=_Module(), array_type=FakeArray, is_host=False,
     from_host=lambda array: FakeArray(np.array(array)), to_host=lambda array: array.get(),
-    sum=_sum, erf=_erf, unwrap=lambda array: array.inner,
+    sum=_sum, erf=_erf, unwrap=lambda array: array.inner, for_kernel=lambda array: array.inner,
 )
 register(backend)

@@ -17,7 +17,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minidl import dtypes, kernels
-from minidl.backend import Array, as_array, as_number, backend_of, memory_of, quiet, xp_of
+from minidl.backend import Array, as_array, as_number, backend_of, memory_of, out_of_memory, quiet, xp_of
 from minidl.dtypes import Dtype
 from minidl.errors import DeviceError, DtypeError, GraphError, MinidlError, OutOfRangeError, ShapeError
 from minidl.recording import Version, module_path, state, users_line
@@ -175,6 +175,9 @@ class Op:
                 raise
             except (ValueError, TypeError, IndexError) as error:
                 raise self._explained(error, inputs) from error
+            except MemoryError as error:
+                free = next(backend_of(x).free_memory() for x in arrays if hasattr(x, "dtype"))
+                raise out_of_memory(error, free, _name_for_people(self)) from error
         _share_version_of_views(y, inputs)
         if state.recording:
             parents = self._parents(inputs, y)

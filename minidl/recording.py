@@ -138,10 +138,11 @@ def users_line() -> tuple[CodeType, int] | None:
 class Version:
     """Counts the writes to one piece of memory; all tensors that are views of that memory share it."""
 
-    __slots__ = ("_prune_at", "_sharers", "count")
+    __slots__ = ("_prune_at", "_sharers", "count", "uploaded")
 
     def __init__(self) -> None:
         self.count = 0
+        self.uploaded: Any = None                               # see minidl/tensors/uploads.py
         self._sharers: list[weakref.ref[Any]] | None = None     # most memory is seen by one tensor alone
         self._prune_at = 16
 

@@ -206,7 +206,7 @@ ROWS = [
         "features.0 Conv2d(1→6): got x on 'fake' and w on 'cpu' and b on 'cpu', expected all on one device"),
     Row("a host array on a device", lambda: ON_FAKE * np.ones(2), DeviceError, "mul: got a on 'fake' and b on 'cpu'"),
     Row("no such device", lambda: minidl.ones(2, device="tpu"), DeviceError,
-        'device: got \'tpu\', expected "cpu", "cuda" or "cuda:0"'),
+        'device: got \'tpu\', expected "cpu", "cuda", "cuda:0" or "auto"'),
     Row("no GPU", lambda: CONSTANT.to("cuda"), DeviceError, 'got device "cuda"'),
     Row("numpy of a device tensor", lambda: ON_FAKE.numpy(), DeviceError, "use x.cpu().numpy()"),
     # -- modules --

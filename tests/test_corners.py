@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import nn
+from minidl import fake, nn
 from minidl.errors import MinidlError, SettingError
 from tests.helpers import assert_equals_pytorchs, f64
 
@@ -235,9 +235,31 @@ def test_one_sample_from_a_softmax_warns_too():
         nn.functional.cross_entropy(f64([1.0, 2.0]).softmax(0), minidl.tensor(0))
 
 
+@pytest.mark.parametrize("upload", [lambda x: x.to("fake"), lambda x: minidl.tensor(x.numpy(), device="fake"),
+                                    lambda x: x.to("fake").detach()])
+def test_labels_that_came_from_the_host_are_checked_on_a_device_without_reading_it(upload):
+    scores = minidl.zeros(3, 3, device="fake")
+    fake.syncs.reset()
+    with pytest.raises(minidl.errors.LabelError, match="got the label 7 at index 1, expected 0 to 2 for 3 classes"):
+        nn.functional.cross_entropy(scores, upload(minidl.tensor([0, 7, 1])))
+    with pytest.raises(minidl.errors.LabelError, match="got the index 3 at index 1, expected 0 to 2"):
+        nn.functional.embedding(upload(minidl.tensor([0, 3])), scores)
+    ignoring = nn.functional.cross_entropy(scores, upload(minidl.tensor([0, -100, 1])))
+    assert fake.syncs.calls == []
+    assert ignoring.item() == pytest.approx(math.log(3))
+
+
+def test_labels_that_were_changed_on_the_device_are_no_longer_what_the_host_saw():
+    scores, labels = minidl.zeros(2, 3, device="fake"), minidl.tensor([0, 9]).to("fake")
+    labels[1] = 2
+    assert nn.functional.cross_entropy(scores, labels).item() == pytest.approx(math.log(3))
+    assert nn.functional.cross_entropy(scores[:1], labels[:1]).item() == pytest.approx(math.log(3))
+
+
 def test_a_label_out_of_range_makes_the_loss_nan_where_it_cannot_be_looked_at():
     scores = minidl.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [0.0, 0.0, 0.0]], device="fake")
-    losses = nn.functional.cross_entropy(scores, minidl.tensor([0, 7, -100], device="fake"), reduction="none").cpu()
+    labels = minidl.tensor([0, 7, -100], device="fake") * 1                     # computed there: the host has not seen it
+    losses = nn.functional.cross_entropy(scores, labels, reduction="none").cpu()
     assert losses.isnan().tolist() == [False, True, False]
     assert losses[2].item() == 0
     weighted = nn.functional.cross_entropy(scores[:1], minidl.tensor([1], device="fake"), weight=minidl.ones(3, device="fake"))

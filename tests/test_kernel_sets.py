@@ -31,7 +31,7 @@ from minidl.errors import DeviceError, ShapeError
 from minidl.kernels import im2col, reference, simd, threads, winograd
 from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
-FAST = [name for name in kernels.SETS if name != "reference"]
+FAST = [name for name in kernels.ON_CPU if name != "reference"]
 DTYPES = ["float32", "float64"]
 CHANNELS = [1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 64]         # around the widths of vectors and tiles
 CONV = ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
@@ -126,7 +126,7 @@ def call(name, function, arrays, *rest):
     counter = counter_of(name, function, *(arrays if function in CONV else arrays[:1]))       # not the indices
     with poisoned_memory():
         results = kernel(*arrays, *rest)
-    new = {key: count for key, count in (threads.ran - counts).items() if key.split(".")[0] in kernels.SETS}
+    new = {key: count for key, count in (threads.ran - counts).items() if key.split(".")[0] in kernels.ON_CPU}
     assert new == ({counter: 1} if counter else {}), f"asked {name}.{function}, and there worked {new}"
     for a, copied in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(a, copied, err_msg="an input was written to")

@@ -20,9 +20,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 # lowest first; a file may import from its own layer and from those before it
 LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
           "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
-          "datasets", "utils", "debug", "accelerator", "cuda",
+          "datasets", "utils", "debug", "cuda", "accelerator",
           "backends", "train", "minidl", "__main__"]
-BESIDE = {"fake": "backend"}                # a backend in a file of its own, loaded by name at first use
+BESIDE = {"fake": "backend", "cupy_backend": "backend"}         # backends in files of their own, loaded by name at first use
 
 
 def module_of(path: Path) -> str:

@@ -12,6 +12,7 @@ and they are to be read in this order:
     im2col      the classic: copy the windows into a matrix, multiply once; on any array module
     loops       the loops again, compiled by Numba, a few windows at a time
     simd        tiles of the result are kept in vector registers, no window is copied; the default on the CPU
+    cuda        for a GPU: one thread for each result, then tiles in shared memory
 
 Beside them stand `dense` (products of matrices on all cores), `passes` (formulas, compiled to one pass over memory
 each) and `fused` (a convolution with the layers after it). All of them share the one pool of threads in `threads`.
@@ -23,6 +24,7 @@ padding and on what `indices` mean (row · width + column in the unpadded image)
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from types import ModuleType
@@ -33,8 +35,10 @@ from minidl.backend import Array, backend_of
 from minidl.errors import DeviceError, SettingError
 from minidl.kernels.layout import in_a_row, in_the_same_order
 
-SETS = ("reference", "im2col", "loops", "simd")
+ON_CPU = ("reference", "im2col", "loops", "simd")       # im2col on any device
+SETS = (*ON_CPU, "cuda")
 _ON_HOST_ONLY = ("reference", "loops", "simd")
+_SIMULATOR = "NUMBA_ENABLE_CUDASIM"       # Numba's switch: kernels for a GPU run on the CPU, as plain Python
 _FEW = 1 << 14                            # numbers
 
 
@@ -52,11 +56,14 @@ def chosen() -> str | None:
 
 def active(array: Array) -> ModuleType:
     """The kernel set that will work on `array`: the selected one, else the fastest that fits."""
-    is_host = backend_of(array).is_host
-    name = _choice.name or ("simd" if is_host else "im2col")
-    if name in _ON_HOST_ONLY and not is_host:
-        raise DeviceError(f'the "{name}" kernels run on the CPU, the array is on "{backend_of(array).name}"; '
+    backend = backend_of(array)
+    name = _choice.name or backend.kernels
+    if name in _ON_HOST_ONLY and not backend.is_host:
+        raise DeviceError(f'the "{name}" kernels run on the CPU, the array is on "{backend.name}"; '
                           f'use use_kernels("im2col") or move the tensor with .to("cpu")', where="kernels")
+    if name == "cuda" and backend.kernels != "cuda" and os.environ.get(_SIMULATOR) != "1":
+        raise DeviceError(f'the "cuda" kernels run on a GPU, the array is on "{backend.name}"; move the tensor with '
+                          f'.to("cuda"), or set {_SIMULATOR}=1 to step through them on the CPU', where="kernels")
     return _module(name)
 
 
@@ -81,6 +88,21 @@ def passes_for(*arrays: Array, among: int = 0) -> ModuleType | None:
     if not alike or first.dtype not in (np.float32, np.float64) or in_a_row(first) is None:
         return None
     return _module("passes")
+
+
+def steps_for(*arrays: Array, among: int = 0) -> ModuleType | None:
+    """The compiled steps of optimizers that can work on these arrays, `passes` or `cuda`; None if the formula has to.
+
+    The arrays must be alike, as for `passes_for`; on a GPU in C order. among: how many numbers all parameters have.
+    """
+    first = arrays[0]
+    if type(first) is np.ndarray:
+        return passes_for(*arrays, among=among)
+    if (_choice.name or backend_of(first).kernels) != "cuda":
+        return None
+    alike = all(type(a) is type(first) and a.dtype == first.dtype and a.shape == first.shape and a.flags.c_contiguous
+                for a in arrays)
+    return _module("cuda") if alike and first.dtype in (np.float32, np.float64) else None
 
 
 class use_kernels:

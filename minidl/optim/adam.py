@@ -7,7 +7,7 @@ from typing import Any
 
 from minidl.backend import Array, xp_of
 from minidl.errors import SettingError
-from minidl.kernels import passes_for
+from minidl.kernels import steps_for
 from minidl.optim.optimizer import Optimizer, zeros_at_first
 
 
@@ -38,16 +38,16 @@ class Adam(Optimizer):
             raise SettingError(f"got betas={betas}, expected two numbers from 0 to below 1", where=type(self).__name__)
 
     def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
-        """The same formulas, compiled (see `kernels.passes`)."""
+        """The same formulas, compiled (see `kernels.steps_for`)."""
         m = zeros_at_first(state, "exp_avg", p)
         v = zeros_at_first(state, "exp_avg_sq", p)
-        passes = None if group["amsgrad"] else passes_for(p, g, m, v, among=self._numbers)
-        if passes is None:
+        steps = None if group["amsgrad"] else steps_for(p, g, m, v, among=self._numbers)
+        if steps is None:
             return False
         t = state["step"] = state.get("step", 0) + 1
         is_decoupled, decay = group["decoupled_weight_decay"], group["weight_decay"]
-        passes.adam(p, g, m, v, group["lr"], group["betas"], group["eps"], t, decay=0.0 if is_decoupled else decay,
-                    shrink=1 - group["lr"] * decay if is_decoupled else 1.0, sign=-1 if group["maximize"] else 1)
+        steps.adam(p, g, m, v, group["lr"], group["betas"], group["eps"], t, decay=0.0 if is_decoupled else decay,
+                   shrink=1 - group["lr"] * decay if is_decoupled else 1.0, sign=-1 if group["maximize"] else 1)
         return True
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:

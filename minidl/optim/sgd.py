@@ -7,7 +7,7 @@ from typing import Any
 
 from minidl.backend import Array
 from minidl.errors import SettingError
-from minidl.kernels import passes_for
+from minidl.kernels import steps_for
 from minidl.optim.optimizer import Optimizer, zeros_at_first
 
 
@@ -38,18 +38,18 @@ class SGD(Optimizer):
                                f"expected a momentum above 0 and no dampening", where="SGD")
 
     def update_in_one_pass(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
-        """The same formulas with momentum, compiled (see `kernels.passes`)."""
+        """The same formulas with momentum, compiled (see `kernels.steps_for`)."""
         if not group["momentum"]:
             return False
         is_first = "momentum_buffer" not in state
         v = zeros_at_first(state, "momentum_buffer", p)
-        passes = passes_for(p, g, v, among=self._numbers)
-        if passes is None:
+        steps = steps_for(p, g, v, among=self._numbers)
+        if steps is None:
             if is_first:
                 del state["momentum_buffer"]
             return False
-        passes.sgd(p, g, v, group["lr"], group["momentum"], new=1 if is_first else 1 - group["dampening"],
-                   nesterov=group["nesterov"], decay=group["weight_decay"], sign=-1 if group["maximize"] else 1)
+        steps.sgd(p, g, v, group["lr"], group["momentum"], new=1 if is_first else 1 - group["dampening"],
+                  nesterov=group["nesterov"], decay=group["weight_decay"], sign=-1 if group["maximize"] else 1)
         return True
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from minidl.graph import Node, is_tensor, new_tensor
 from minidl.ops.reduce import axis_of
 from minidl.printing import format_array, with_notes
 from minidl.recording import HookHandle, Version, no_grad
+from minidl.tensors import uploads
 from minidl.tensors.arguments import Axis, Flag, Real, Size, as_tuple, host_array
 
 if TYPE_CHECKING:
@@ -295,6 +296,8 @@ class TensorBase:
                 dtype = arg
         here, there = backend_of(self.array), backend_of(self.array) if device is None else backend_for(device)
         moved = cast("Tensor", self) if here is there else ops.ToDevice(there)(self)
+        if here.is_host and not there.is_host and self.dtype.kind in "iu":
+            uploads.note(moved, self.array)
         wanted = moved.dtype if dtype is None else dtypes.known(dtype)
         if moved.dtype == wanted:
             return moved.clone() if copy and moved is self else moved

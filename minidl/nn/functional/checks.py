@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from minidl.backend import backend_of, xp_of
+import numpy as np
+
 from minidl.errors import DtypeError, LabelError, MinidlError, SettingError, ShapeError
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, uploads
 
 Made = TypeVar("Made")
 
@@ -23,14 +24,18 @@ def check_bias(bias: Tensor | None, outputs: int, where: str) -> None:
 def check_range(labels: Tensor, classes: int, where: str, what: str = "label",
                 of: str = "classes; check the labels or the size of the last layer") -> None:
     """Raise unless all labels are between 0 and `classes` - 1, where that can be seen without waiting."""
-    if not backend_of(labels.array).is_host or labels.numel() == 0:
-        return
-    low, high = labels.array.min(), labels.array.max()
-    if low < 0 or high >= classes:
-        wrong = (labels.array < 0) | (labels.array >= classes)
-        first = tuple(int(i) for i in xp_of(wrong).argwhere(wrong)[0])
+    numbers = uploads.on_host(labels)
+    if numbers is not None:
+        check_numbers(numbers, classes, where, what, of)
+
+
+def check_numbers(labels: np.ndarray, classes: int, where: str, what: str = "label",
+                  of: str = "classes; check the labels or the size of the last layer") -> None:
+    """Raise unless all labels are between 0 and `classes` - 1."""
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        first = tuple(int(i) for i in np.argwhere((labels < 0) | (labels >= classes))[0])
         place = first[0] if len(first) == 1 else first
-        raise LabelError(f"got the {what} {int(labels.array[first])} at index {place}, expected 0 to {classes - 1} for "
+        raise LabelError(f"got the {what} {int(labels[first])} at index {place}, expected 0 to {classes - 1} for "
                          f"{classes} {of}", where=where)
 
 

@@ -10,14 +10,16 @@ import math
 import warnings
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from minidl import ops
 from minidl.backend import backend_of, xp_of
 from minidl.errors import DtypeError, LabelError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.nn.functional.activations import softplus
-from minidl.nn.functional.checks import check_floats, check_number, check_range
+from minidl.nn.functional.checks import check_floats, check_number, check_numbers
 from minidl.nn.functional.dense import cosine_similarity, pairwise_distance
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, uploads
 
 Old: TypeAlias = bool | None            # size_average and reduce: what PyTorch had before `reduction`
 
@@ -54,7 +56,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     weighted too. Labels equal to ignore_index do not count. label_smoothing: this share of each target is spread over
     all classes (Szegedy et al. 2015, arXiv:1512.00567).
 
-    Labels are checked where they can be read without waiting, on the CPU.
+    Labels are checked where they can be read without waiting: on the CPU, or if they were moved from there.
     """
     reduction = reduction_of(reduction, size_average, reduce)
     _check_classification(input, target, weight, "cross_entropy")
@@ -73,7 +75,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
         return reduced(ops.CrossEntropy()(input, wanted if weight is None else wanted * class_weight), reduction)
     labels, counts = _labels(target, input, ignore_index, "cross_entropy")
     wanted = _as_probabilities(labels, input)
-    if not backend_of(input.array).is_host:
+    if uploads.on_host(target) is None:
         # a label out of range cannot be seen here without waiting; 0/0 makes its loss nan instead of 0
         wanted = wanted / wanted.sum(1, keepdim=True)
     if label_smoothing:
@@ -147,11 +149,12 @@ def _labels(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> tu
     if target.dtype.kind not in "iu":
         raise LabelError(f"got labels of {target.dtype}, expected integer class indices; use labels.long()",
                          where=where)
-    labels, counts = target, None
-    if not backend_of(target.array).is_host or (target.array == ignore_index).any():
+    labels, counts, numbers = target, None, uploads.on_host(target)
+    if numbers is None or (numbers == ignore_index).any():
         counts = target != ignore_index
         labels = ops.Where()(counts, target, 0)
-    check_range(labels, scores.shape[1], where)
+    if numbers is not None:
+        check_numbers(np.where(numbers == ignore_index, 0, numbers), scores.shape[1], where)
     return labels, counts
 
 

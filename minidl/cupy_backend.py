@@ -1,0 +1,169 @@
+"""The GPU: arrays of CuPy, which has NumPy's names, on an NVIDIA card.
+
+`problem()` says in one sentence why there is none, as far as it can be told: no CuPy, two of them, a CuPy that cannot
+be loaded, no driver, one that is too old, no card, no numba-cuda. CuPy itself calls most of that "driver version is
+insufficient".
+
+A process computes on one card: the first that is asked for, `cuda` being `cuda:0`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from minidl.backend import Array, Axes, Backend, out_of_memory, register
+from minidl.errors import DeviceError
+
+# which CUDA a wheel of CuPy brings, and the oldest driver that can run it (on Linux)
+WHEELS = {"cupy-cuda12x": ("12", "525"), "cupy-cuda13x": ("13", "580")}
+_INSTALL = ("pip install 'minidl[cuda13]' (driver 580 or newer; `nvidia-smi` prints the version) or "
+            "'minidl[cuda12]' (525 or newer)")
+
+
+def wheels() -> list[str]:
+    """The distributions of CuPy that are installed; they share one folder, so two of them are one too many."""
+    names = {(found.metadata["Name"] or "").lower() for found in metadata.distributions()}
+    return sorted(name for name in names if name == "cupy" or name.startswith("cupy-cuda"))
+
+
+def problem() -> str | None:
+    """Why nothing can be computed on a GPU, with what to do about it; None if all is there."""
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed; {_INSTALL}"
+    installed = wheels()
+    if len(installed) > 1:
+        return (f"got {' and '.join(installed)}, which write to one folder and spoil each other; run pip uninstall "
+                f"{' '.join(installed)}, then {_INSTALL}")
+    try:
+        cupy = importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        return f"CuPy needs {error.name}, which is not installed; {_INSTALL}"
+    except Exception as error:                              # a library of CUDA that it cannot load
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return f"CuPy cannot be loaded ({reason}); run pip uninstall cupy, then {_INSTALL}"
+    return _problem_of(cupy) or _problem_of_numba()
+
+
+def _problem_of(cupy: Any) -> str | None:
+    runtime = cupy.cuda.runtime
+    try:
+        driver = runtime.driverGetVersion()
+    except runtime.CUDARuntimeError:
+        driver = 0
+    if driver == 0:
+        return ("there is no NVIDIA driver; install one, or on a computer without an NVIDIA card use the CPU "
+                "(--device cpu)")
+    needed = runtime.runtimeGetVersion()
+    if driver // 1000 < needed // 1000:                     # 12080 is CUDA 12.8; minor versions go together
+        return (f"the NVIDIA driver knows CUDA {_version(driver)}, CuPy was made for {_version(needed)}; update the "
+                f"driver, or pip uninstall {' '.join(wheels()) or 'cupy'} and pip install "
+                f"'minidl[cuda{driver // 1000}]'")
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "NoDevice" not in str(error):
+            return f"the NVIDIA driver does not answer ({error}); see what nvidia-smi says"
+        count = 0
+    if count == 0:
+        return ("there is an NVIDIA driver but no card that this process may use; see nvidia-smi, and whether "
+                "CUDA_VISIBLE_DEVICES hides it")
+    return None
+
+
+def _problem_of_numba() -> str | None:
+    try:
+        importlib.import_module("numba.cuda")
+        metadata.version("numba-cuda")
+    except (ImportError, metadata.PackageNotFoundError):
+        return f"numba-cuda, which compiles the kernels, is not installed; {_INSTALL}"
+    return None
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+@cache
+def cupy_or_error() -> Any:
+    """The module CuPy, once it is known to work. Raises `DeviceError` with `problem()` as its sentence."""
+    found = problem()
+    if found is not None:
+        cupy_or_error.cache_clear()
+        raise DeviceError(f"got device \"cuda\", but {found}", where="cuda")
+    return importlib.import_module("cupy")
+
+
+def backend_on(index: int | None) -> Backend:
+    """The backend of `cuda:index`. Raises `DeviceError` if it is not there, or another one is in use."""
+    cupy = cupy_or_error()
+    count = cupy.cuda.runtime.getDeviceCount()
+    number = index or 0
+    if number >= count:
+        there = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise DeviceError(f'got device "cuda:{number}", but there is {there}', where="cuda")
+    return _backend(_in_use[0] if index is None and _in_use else number)
+
+
+_in_use: list[int] = []
+
+
+@cache
+def _backend(number: int) -> Backend:
+    cupy = cupy_or_error()
+    if _in_use and _in_use[0] != number:
+        raise DeviceError(f'got device "cuda:{number}", but this process computes on cuda:{_in_use[0]} already; use '
+                          f"one card in a process, or choose it with CUDA_VISIBLE_DEVICES={number}", where="cuda")
+    _in_use.append(number)
+    cupy.cuda.Device(number).use()
+    made = Backend(
+        name=f"cuda:{number}", xp=cupy, array_type=cupy.ndarray, is_host=False, from_host=_upload,
+        to_host=lambda array: array.get(), sum=_sum, erf=_erf, kernels="cuda", for_kernel=_for_numba, stream=_stream,
+        free_memory=_free_memory,
+    )
+    register(made)
+    return made
+
+
+def _upload(array: np.ndarray) -> Array:
+    try:
+        return cupy_or_error().asarray(array, order="C")
+    except MemoryError as error:
+        raise out_of_memory(error, _free_memory(), "to") from error
+
+
+def _free_memory() -> tuple[int, int]:
+    """(free, all) bytes; free is what the card has, and what CuPy keeps for the next array."""
+    cupy = cupy_or_error()
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return free + cupy.get_default_memory_pool().free_bytes(), total
+
+
+def _sum(x: Array, axes: Axes, keepdims: bool) -> Array:
+    # CuPy adds in a tree, so a sum of n terms loses log2(log2(n)) bits and not log2(n).
+    return x.sum(axis=axes, keepdims=keepdims)
+
+
+def _erf(x: Array) -> Array:
+    return importlib.import_module("cupyx.scipy.special").erf(x)
+
+
+def _for_numba(array: Array) -> Any:
+    """The same memory as Numba's kind of array. sync=False: the kernel goes into the stream that CuPy uses anyway, so
+    there is nothing to wait for.
+    """
+    return importlib.import_module("numba.cuda").as_cuda_array(array, sync=False)
+
+
+def _stream() -> Any:
+    return _numbas_stream(cupy_or_error().cuda.get_current_stream().ptr)
+
+
+@cache
+def _numbas_stream(pointer: int) -> Any:
+    return importlib.import_module("numba.cuda").external_stream(pointer) if pointer else 0

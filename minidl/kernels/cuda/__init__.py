@@ -1,0 +1,233 @@
+"""The kernel set for a GPU. Here arrays are prepared and results made; the kernels themselves are in
+
+    naive         a thread computes one number of the result: the way to read first
+    tiled         a block of threads fetches numbers into shared memory and uses each many times
+    pooling       a thread for each result, which is all that a pooling needs
+    optimizers    Adam and SGD in one pass
+
+They are Python, compiled by Numba when they are first launched. On a computer without a GPU they run too, in Numba's
+simulator, where a debugger can stop in any thread (docs/gpu.md).
+
+No kernel adds to a number that another thread adds to, so two runs give the same bits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from minidl.backend import Array, Backend, backend_of, xp_of
+from minidl.kernels.cuda import naive, optimizers, pooling, tiled
+from minidl.kernels.cuda.launching import THREADS, blocks_for, launch
+from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry, Window2d
+from minidl.kernels.threads import ran
+
+FEW = 4                     # rows of a result; a tile would compute four times as many, or more, for nothing
+BLOCKS = 512                # keep a large GPU busy: it has 100 to 150 processors, and each works on a few blocks
+MOST_BLOCKS = 65535         # along the second and third axis of a grid
+
+# -- convolution -------------------------------------------------------------------------------------------------------
+
+def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = None) -> Array:
+    """x (N, C, H, W), w (O, C/groups, KH, KW), bias (O,) or None -> y (N, O, OH, OW)."""
+    ran["cuda.conv2d"] += 1
+    y = xp_of(x).empty((len(x), len(w), *geometry.output_size), x.dtype)
+    taps = _taps(geometry, w.shape[1], backend_of(x))
+    rows_of_w = _in_order(w).reshape(len(w), -1)                            # (O, C/groups, KH, KW) -> (O, K)
+    _convolve(_in_order(x), rows_of_w, bias, taps, geometry.groups, geometry.stride, _corner(geometry), y)
+    return y
+
+
+def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
+    """g (N, O, OH, OW), w (O, C/groups, KH, KW) -> dx (N, C, H, W)."""
+    ran["cuda.conv2d_input_grad"] += 1
+    groups, (outputs, channels) = geometry.groups, w.shape[:2]
+    dx = xp_of(g).empty((len(g), channels * groups, *geometry.input_size), g.dtype)
+    by_group = w.reshape(groups, outputs // groups, channels, -1)           # (groups, O/groups, C/groups, KH·KW)
+    turned = _in_order(by_group.transpose(0, 2, 1, 3)).reshape(channels * groups, -1)          # (C, O/groups · KH·KW)
+    taps, (top, left) = _taps(geometry, outputs // groups, backend_of(g)), _corner(geometry)
+    if channels < FEW or groups > MOST_BLOCKS:
+        launch(naive.conv2d_input_grad, blocks_for(dx), THREADS, _in_order(g), turned, taps, groups, geometry.stride,
+               (top, left), dx)
+        return dx
+    # The cell (h, v) gets what the windows that begin at (h + p - u·d, v + p - v·d) sent: a convolution of g with taps
+    # that go up and left. With a stride, windows begin at every s-th cell only: g with zeros between.
+    up_and_left = _taps(geometry, outputs // groups, backend_of(g), -1)
+    _convolve(_spread(_in_order(g), geometry.stride), turned, None, up_and_left, groups, (1, 1), (-top, -left), dx)
+    return dx
+
+
+def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
+    """x (N, C, H, W), g (N, O, OH, OW) -> dw (O, C/groups, KH, KW)."""
+    ran["cuda.conv2d_weight_grad"] += 1
+    xp, groups, outputs, channels = xp_of(x), geometry.groups, g.shape[1], x.shape[1] // geometry.groups
+    taps = _taps(geometry, channels, backend_of(x))
+    x, g, place = _in_order(x), _in_order(g), (groups, geometry.stride, _corner(geometry))
+    dw = xp.empty((outputs, len(taps)), x.dtype)                            # (O, K)
+    rows, columns = tiled.tile_for(outputs // groups)
+    tiles = -(-len(taps) // columns), -(-outputs // groups // rows)
+    parts = max(1, min(len(x), BLOCKS // (tiles[0] * tiles[1] * groups)))
+    if outputs // groups < FEW or groups * parts > MOST_BLOCKS:
+        launch(naive.conv2d_weight_grad, blocks_for(dw), THREADS, x, g, taps, *place, dw)
+    else:
+        of_parts = xp.empty((parts, outputs, len(taps)), x.dtype)           # (P, O, K)
+        launch(tiled.kernels(x.dtype, rows, columns).weight_grad, (*tiles, groups * parts), THREADS, x, g, taps, *place,
+               of_parts)
+        launch(tiled.add_parts, blocks_for(dw), THREADS, of_parts.reshape(parts, -1), dw.reshape(-1))
+    return dw.reshape(outputs, channels, *geometry.kernel_size)
+
+
+def _convolve(x: Array, w: Array, bias: Array | None, taps: Array, groups: int, stride: Pair, corner: Pair,
+              y: Array) -> None:
+    """y[n,o,i,j] = bias[o] + sum over taps k of x[n, …] · w[o,k]: w (O, K), taps (K, 3), y (N, O, OH, OW)."""
+    outputs = y.shape[1] // groups
+    bias = xp_of(x).empty(0, x.dtype) if bias is None else _in_order(bias)
+    arguments = (x, w, bias, taps, groups, stride, corner, y)
+    if outputs < FEW or groups > MOST_BLOCKS:
+        launch(naive.conv2d, blocks_for(y), THREADS, *arguments)
+        return
+    rows, columns = tiled.tile_for(outputs)
+    pixels = y.size // y.shape[1]
+    blocks = (-(-pixels // columns), -(-outputs // rows), groups)
+    launch(tiled.kernels(x.dtype, rows, columns).conv2d, blocks, tiled.THREADS, *arguments)
+
+
+def _taps(geometry: Conv2dGeometry, channels: int, backend: Backend, sign: int = 1) -> Array:
+    """Where the products of a result lie: a line (channel, rows down, columns right) each, (channels · KH·KW, 3).
+
+    sign -1: up and left instead. Kept on the device: a training step asks for the same few again and again.
+    """
+    return _taps_on(backend, geometry.kernel_size, geometry.dilation, channels, sign)
+
+
+@lru_cache(maxsize=256)
+def _taps_on(backend: Backend, kernel: Pair, dilation: Pair, channels: int, sign: int) -> Array:
+    c, u, v = np.indices((channels, *kernel), np.int32).reshape(3, -1)      # each (channels · KH·KW,)
+    taps = np.stack([c, sign * dilation[0] * u, sign * dilation[1] * v], axis=1)
+    return backend.from_host(np.ascontiguousarray(taps, np.int32))
+
+
+def _corner(geometry: Window2d) -> Pair:
+    """The padding at the top and at the left."""
+    (top, _), (left, _) = geometry.padding
+    return top, left
+
+
+def _spread(g: Array, stride: Pair) -> Array:
+    """g (N, O, OH, OW) with stride - 1 zeros between neighbours, (N, O, (OH-1)·s + 1, (OW-1)·t + 1)."""
+    if stride == (1, 1):
+        return g
+    (s, t), (rows, columns) = stride, g.shape[2:]
+    spread = xp_of(g).zeros((*g.shape[:2], (rows - 1) * s + 1, (columns - 1) * t + 1), g.dtype)
+    spread[:, :, ::s, ::t] = g
+    return spread
+
+
+def _in_order(array: Array) -> Array:
+    """The array with its last axis side by side in memory; a copy if it was not. A kernel is compiled for that."""
+    return xp_of(array).ascontiguousarray(array)
+
+
+# -- pooling -----------------------------------------------------------------------------------------------------------
+
+def max_pool2d(x: Array, geometry: Pool2dGeometry) -> tuple[Array, Array]:
+    """x (N, C, H, W) -> the largest value of each window, and where it was: row * W + column (first of equals)."""
+    ran["cuda.max_pool2d"] += 1
+    xp = xp_of(x)
+    if x.dtype == np.float16:                                               # stored, not computed with
+        y, indices = max_pool2d(x.astype(np.float32), geometry)
+        return y.astype(np.float16), indices
+    y = xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)            # (N, C, OH, OW)
+    indices = xp.empty(y.shape, np.int64)
+    launch(pooling.max_pool2d, blocks_for(y), THREADS, _maps(x), geometry.kernel_size, _window(geometry), _maps(y),
+           _maps(indices))
+    return y, indices
+
+
+def max_pool2d_input_grad(g: Array, indices: Array, geometry: Pool2dGeometry) -> Array:
+    """Each window's gradient goes to the cell it took its value from; overlapping windows add up."""
+    ran["cuda.max_pool2d_input_grad"] += 1
+    if g.dtype == np.float16:
+        return max_pool2d_input_grad(g.astype(np.float32), indices, geometry).astype(np.float16)
+    dx = xp_of(g).empty((*g.shape[:2], *geometry.input_size), g.dtype)      # (N, C, H, W)
+    launch(pooling.max_pool2d_input_grad, blocks_for(dx), THREADS, _maps(g), _maps(indices), geometry.kernel_size,
+           _window(geometry), _maps(dx))
+    return dx
+
+
+def avg_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
+    """x (N, C, H, W) -> the mean of each window, (N, C, OH, OW)."""
+    ran["cuda.avg_pool2d"] += 1
+    y = xp_of(x).empty((*x.shape[:2], *geometry.output_size), x.dtype)
+    launch(pooling.avg_pool2d, blocks_for(y), THREADS, _maps(x), geometry.kernel_size, _window(geometry),
+           *_counts(geometry, backend_of(x), x.dtype), _maps(y))
+    return y
+
+
+def avg_pool2d_input_grad(g: Array, geometry: Pool2dGeometry) -> Array:
+    """Each cell of a window gets the window's gradient, divided by the number of cells averaged."""
+    ran["cuda.avg_pool2d_input_grad"] += 1
+    dx = xp_of(g).empty((*g.shape[:2], *geometry.input_size), g.dtype)      # (N, C, H, W)
+    launch(pooling.avg_pool2d_input_grad, blocks_for(dx), THREADS, _maps(g), geometry.kernel_size, _window(geometry),
+           *_counts(geometry, backend_of(g), g.dtype), _maps(dx))
+    return dx
+
+
+def repeat2d(x: Array, factors: Pair) -> Array:
+    """x (N, C, H, W), (r, s) -> y (N, C, H*r, W*s): each cell r times down and s times across."""
+    ran["cuda.repeat2d"] += 1
+    y = xp_of(x).empty((*x.shape[:2], x.shape[2] * factors[0], x.shape[3] * factors[1]), x.dtype)
+    launch(pooling.repeat2d, blocks_for(y), THREADS, _maps(x), factors, _maps(y))
+    return y
+
+
+def repeat2d_input_grad(g: Array, factors: Pair) -> Array:
+    """Add up the gradients of a cell's copies: g (N, C, H*r, W*s) -> dx (N, C, H, W)."""
+    ran["cuda.repeat2d_input_grad"] += 1
+    dx = xp_of(g).empty((*g.shape[:2], g.shape[2] // factors[0], g.shape[3] // factors[1]), g.dtype)
+    launch(pooling.repeat2d_input_grad, blocks_for(dx), THREADS, _maps(g), factors, _maps(dx))
+    return dx
+
+
+def _maps(images: Array) -> Array:
+    """(N, C, H, W) -> (N·C, H, W)."""
+    return _in_order(images).reshape(-1, *images.shape[2:])
+
+
+def _window(geometry: Window2d) -> tuple[int, ...]:
+    """(s, t, p, q, d, e): strides, padding at the top and left, dilations."""
+    return (*geometry.stride, *_corner(geometry), *geometry.dilation)
+
+
+@lru_cache(maxsize=64)
+def _counts(geometry: Pool2dGeometry, backend: Backend, dtype: Any) -> tuple[Array, Array]:
+    """How many cells each window's mean divides by: (OH,) for its rows and (OW,) for its columns."""
+    rows, columns = (backend.from_host(np.array(geometry.divisors(axis), dtype)) for axis in (0, 1))
+    return rows, columns
+
+
+# -- optimizers --------------------------------------------------------------------------------------------------------
+
+def adam(p: Array, g: Array, m: Array, v: Array, lr: float, betas: tuple[float, float], eps: float, t: int,
+         decay: float, shrink: float, sign: float) -> None:
+    """The formulas of `optim.Adam` with G = sign · g + decay · p, after p ← shrink · p."""
+    ran["cuda.adam"] += 1
+    beta1, beta2 = betas
+    _step(optimizers.adam, (p, g, m, v), (
+        lr / (1 - beta1 ** t), 1 - beta1, beta2, 1 - beta2, (1 - beta2 ** t) ** -0.5, eps, decay, shrink, sign))
+
+
+def sgd(p: Array, g: Array, v: Array, lr: float, momentum: float, new: float, nesterov: bool, decay: float,
+        sign: float) -> None:
+    """The formulas of `optim.SGD` with G = sign · g + decay · p: v ← momentum · v + new · G,   p ← p - lr · v."""
+    ran["cuda.sgd"] += 1
+    share_of_v, share_of_g = (momentum, 1.0) if nesterov else (1.0, 0.0)
+    _step(optimizers.sgd, (p, g, v), (lr, momentum, new, share_of_v, share_of_g, decay, sign))
+
+
+def _step(kernel: Any, arrays: tuple[Array, ...], numbers: tuple[float, ...]) -> None:
+    """kernel(arrays in a row, numbers of their type): Python's are float64, and would make the kernel compute so."""
+    number = arrays[0].dtype.type
+    launch(kernel, blocks_for(arrays[0]), THREADS, *(array.reshape(-1) for array in arrays), *map(number, numbers))
