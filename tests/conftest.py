@@ -1,11 +1,13 @@
 """Shared by all tests: a fixed seed before each one, and PyTorch where it is installed."""
 
 import importlib.util
+import os
 
 import numpy as np
 import pytest
 
 import minidl
+from minidl.backend import why_no_cuda
 from minidl.graph import Op
 
 
@@ -32,6 +34,17 @@ def torch():
 
     torch.set_num_threads(1)
     return torch
+
+
+@pytest.fixture
+def gpu():
+    """The device "cuda", or a skip with the reason; with MINIDL_REQUIRE_GPU=1 a failure."""
+    reason = why_no_cuda()
+    if reason is not None and os.environ.get("MINIDL_REQUIRE_GPU") == "1":
+        pytest.fail(f"MINIDL_REQUIRE_GPU is set, but {reason}")
+    if reason is not None:
+        pytest.skip(f"no GPU: {reason}")
+    return "cuda"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import minidl
 from minidl import ops
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/engine.md"]
+PAGES = ["README.md", "docs/engine.md"]        # the code of docs/gpu.md runs in tests/test_cuda.py
 
 
 def python_blocks(page: str) -> list[str]:

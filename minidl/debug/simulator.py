@@ -48,7 +48,7 @@ def install(order: str | int = "forward") -> None:
         raise SettingError(f'got order={order!r}, expected "forward", "reverse" or a seed', where="simulator")
     from numba import cuda
 
-    if not hasattr(cuda, "simulator"):
+    if not cuda.jit.__module__.startswith("numba.cuda.simulator"):
         raise SettingError("got Numba with its compiler for GPUs, expected its simulator; set NUMBA_ENABLE_CUDASIM=1 "
                            "in the environment before Python starts", where="simulator")
     try:

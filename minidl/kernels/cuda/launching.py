@@ -8,11 +8,11 @@ own does not wait for what the array library has been asked to do. None of that 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from typing import Any
 
 import numpy as np
+from numba import cuda
 
 from minidl.backend import Array, backend_of
 from minidl.errors import DeviceError
@@ -23,7 +23,7 @@ launches: Counter[str] = Counter()              # kernel -> how often it was sta
 
 def is_simulated() -> bool:
     """Whether kernels run in Numba's simulator, on the CPU: NUMBA_ENABLE_CUDASIM=1 when Numba was loaded."""
-    return os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+    return bool(cuda.jit.__module__.startswith("numba.cuda.simulator"))
 
 
 def blocks_for(result: Array) -> int:

@@ -94,7 +94,7 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
                         value = x[n, group * channels + taps[k0 + k, 0], h, v]
                 b[k, t % COLUMNS] = value
             # Neighbours along k lie side by side in w, so neighbouring threads take those; in a they then lie ROWS +
-            # PAD apart. Without the PAD all of these are in one bank of shared memory, which serves one thread at a time.
+            # PAD apart. Without the PAD all of these are in one bank of memory, which serves one thread at a time.
             o, k = t // DEPTH, k0 + t % DEPTH
             while o < ROWS:                                                 # a `for` takes four registers too many
                 value = zero
