@@ -37,6 +37,7 @@ CONVOLUTIONS = {
     "a channel each": ((2, 3, 5, 6), (6, 1, 3, 3), {"padding": 1, "groups": 3}),
     "one by one": ((3, 9, 3, 5), (4, 9, 1, 1), {}),
     "more rows than a tile": ((1, 1, 5, 5), (67, 1, 3, 3), {"padding": "same"}),
+    "no images": ((0, 2, 5, 5), (4, 2, 3, 3), {}),
     "more pixels than a tile": ((3, 1, 11, 9), (4, 1, 2, 3), {}),
 }
 WAYS = ("as chosen", "naive", "16 × 256", "32 × 128", "64 × 64")

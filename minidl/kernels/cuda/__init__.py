@@ -63,6 +63,8 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     """x (N, C, H, W), g (N, O, OH, OW) -> dw (O, C/groups, KH, KW)."""
     ran["cuda.conv2d_weight_grad"] += 1
     xp, groups, outputs, channels = xp_of(x), geometry.groups, g.shape[1], x.shape[1] // geometry.groups
+    if len(x) == 0:
+        return xp.zeros((outputs, channels, *geometry.kernel_size), x.dtype)
     taps = _taps(geometry, channels, backend_of(x))
     x, g, place = _in_order(x), _in_order(g), (groups, geometry.stride, _corner(geometry))
     dw = xp.empty((outputs, len(taps)), x.dtype)                            # (O, K)
@@ -83,7 +85,7 @@ def _convolve(x: Array, w: Array, bias: Array | None, taps: Array, groups: int, 
               y: Array) -> None:
     """y[n,o,i,j] = bias[o] + sum over taps k of x[n, …] · w[o,k]: w (O, K), taps (K, 3), y (N, O, OH, OW)."""
     outputs = y.shape[1] // groups
-    bias = xp_of(x).empty(0, x.dtype) if bias is None else _in_order(bias)
+    bias = _zeros(y.shape[1], backend_of(x), x.dtype) if bias is None else _in_order(bias)
     arguments = (x, w, bias, taps, groups, stride, corner, y)
     if outputs < FEW or groups > MOST_BLOCKS:
         launch(naive.conv2d, blocks_for(y), THREADS, *arguments)
@@ -107,6 +109,12 @@ def _taps_on(backend: Backend, kernel: Pair, dilation: Pair, channels: int, sign
     c, u, v = np.indices((channels, *kernel), np.int32).reshape(3, -1)      # each (channels · KH·KW,)
     taps = np.stack([c, sign * dilation[0] * u, sign * dilation[1] * v], axis=1)
     return backend.from_host(np.ascontiguousarray(taps, np.int32))
+
+
+@lru_cache(maxsize=64)
+def _zeros(outputs: int, backend: Backend, dtype: Any) -> Array:
+    """The bias of a convolution that has none, (O,)."""
+    return backend.from_host(np.zeros(outputs, dtype))
 
 
 def _corner(geometry: Window2d) -> Pair:

@@ -40,7 +40,7 @@ def launch(kernel: Any, blocks: int | tuple[int, ...], threads: int, *arguments:
     number_of_blocks = math.prod(blocks) if isinstance(blocks, tuple) else blocks
     if number_of_blocks == 0:                                               # a result without a number
         return
-    stream, given = 0, []
+    given, backend = [], None
     for argument in arguments:
         if isinstance(argument, int | float | tuple | np.generic):
             given.append(argument)
@@ -54,6 +54,5 @@ def launch(kernel: Any, blocks: int | tuple[int, ...], threads: int, *arguments:
                               f'move it with .to("cuda"), or set NUMBA_ENABLE_CUDASIM=1 to run kernels in the '
                               f"simulator", where=kernel.__name__)
         given.append(backend.for_kernel(argument))
-        stream = backend.stream()
     launches[kernel.__name__] += 1
-    kernel[blocks, threads, stream](*given)
+    kernel[blocks, threads, backend.stream() if backend else 0](*given)

@@ -21,9 +21,9 @@ from numba import cuda
 def conv2d(x, w, bias, taps, groups, stride, corner, y):
     """y[n,o,i,j] = bias[o] + sum over k of  x[n, c, i*s - p + u*d, j*s - p + v*d] · w[o,k],   k = (c, u*d, v*d).
 
-    x (N, C, H, W), w (O, K), bias (O,) or (0,), taps (K, 3)  ->  y (N, O, OH, OW), K = C/groups · KH · KW
+    x (N, C, H, W), w (O, K), bias (O,), taps (K, 3)  ->  y (N, O, OH, OW), K = C/groups · KH · KW
 
-    Memory: 2 K fetches and a store for each of the N·O·OH·OW results.
+    Memory: 2 K + 1 fetches and a store for each of the N·O·OH·OW results.
     """
     thread = cuda.grid(1)
     if thread >= y.size:
@@ -32,14 +32,12 @@ def conv2d(x, w, bias, taps, groups, stride, corner, y):
     i, j = thread // columns % rows, thread % columns
     n, o = thread // (columns * rows * outputs), thread // (columns * rows) % outputs
     first = o // (outputs // groups) * (x.shape[1] // groups)               # the first channel of o's group
-    total = y.dtype.type(0)
+    total = bias[o]
     for k in range(len(taps)):
         row = i * stride[0] - corner[0] + taps[k, 1]
         column = j * stride[1] - corner[1] + taps[k, 2]
         if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]:
             total += x[n, first + taps[k, 0], row, column] * w[o, k]
-    if len(bias) > 0:
-        total += bias[o]
     y[n, o, i, j] = total
 
 

@@ -67,7 +67,7 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
 
     @cuda.jit(**bounds)
     def conv2d(x, w, bias, taps, groups, stride, corner, y):
-        """x (N, C, H, W), w (O, K), bias (O,) or (0,), taps (K, 3)  ->  y (N, O, OH, OW)."""
+        """x (N, C, H, W), w (O, K), bias (O,), taps (K, 3)  ->  y (N, O, OH, OW)."""
         a = cuda.shared.array((DEPTH, LINE_OF_A), number)                   # of w
         b = cuda.shared.array((DEPTH, COLUMNS), number)                     # of X
         sums = cuda.local.array((PATCH, PATCH), number)
@@ -115,10 +115,7 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
             for r in range(PATCH):
                 o = first_output + line + r * LINES
                 if q < pixels and o < outputs:
-                    total = sums[r, c]
-                    if len(bias) > 0:
-                        total += bias[group * outputs + o]
-                    y[n, group * outputs + o, i, j] = total
+                    y[n, group * outputs + o, i, j] = sums[r, c] + bias[group * outputs + o]
 
     @cuda.jit(**bounds)
     def weight_grad(x, g, taps, groups, stride, corner, parts):
