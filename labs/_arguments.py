@@ -64,6 +64,25 @@ def parse(name: str, about: str, datasets: Sequence[str], presets: Mapping[str, 
     return parser.parse_args(argv), asked.train_size is not None
 
 
+def chosen_device(asked: str, only_on_cpu: str) -> tuple[str, str]:
+    """The device to compute on, which is there, and why "auto" is that one.
+
+    Only "auto" may become something else: an error if what is asked for is not there, or not for this lab.
+    """
+    if only_on_cpu and asked not in ("cpu", "auto"):
+        raise SettingError(f"got {asked}, expected cpu: {only_on_cpu}", where="--device")
+    if only_on_cpu:
+        return "cpu", only_on_cpu
+    device, why = asked, ""
+    if asked == "auto":
+        from minidl.train.settings import why_auto
+
+        device = "cuda" if minidl.cuda.is_available() else "cpu"
+        why = why_auto(device)
+    minidl.zeros(1, device=device)
+    return device, why
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 

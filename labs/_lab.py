@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 import minidl
-from labs._arguments import parse
+from labs._arguments import chosen_device, parse
 from labs._report import Report, as_text, code, plain, processor, prose, right_aligned, versions
 from minidl.datasets.files import data_root, find_together
 from minidl.errors import MinidlError, SettingError
@@ -58,6 +58,7 @@ class Lab:
     presets and per_dataset: settings that --preset and --dataset bring along, and **defaults, those of every run; a
     dataset's own beat a preset's, and what is on the command line beats all.
     seconds: how long a run with these settings takes. extra_arguments: adds the lab's own to the parser.
+    only_on_cpu: why the lab computes on the CPU alone, if it does.
     argv: the arguments, for a notebook or a test; if None, those of the command line, and none in a notebook.
     """
 
@@ -66,7 +67,7 @@ class Lab:
                  per_dataset: Mapping[str, Mapping[str, Any]] | None = None,
                  seconds: Callable[[argparse.Namespace], float] | None = None,
                  extra_arguments: Callable[[argparse.ArgumentParser], object] | None = None,
-                 argv: Sequence[str] | None = None, **defaults: Any) -> None:
+                 only_on_cpu: str = "", argv: Sequence[str] | None = None, **defaults: Any) -> None:
         self._start, self._date = time.perf_counter(), datetime.now(UTC)
         self.name, self.in_notebook = name, in_notebook()
         self.about = about if about and not about.startswith("Automatically created module") else name  # a notebook's
@@ -87,9 +88,7 @@ class Lab:
         # What would fail later fails now, before any work: the folder for the results, the device, the dataset.
         self.out, self.args.data_dir = self.args.out, data_root(self.args.data_dir)
         check_writable(self.out)
-        auto = "cuda" if minidl.cuda.is_available() else "cpu"
-        self.device = auto if self.args.device == "auto" else self.args.device
-        minidl.zeros(1, device=self.device)
+        self.device, self._why = chosen_device(self.args.device, only_on_cpu)
         self._loaded: dict[tuple[str, bool], Any] = {}
         self._data = "no dataset"
         if datasets:
@@ -129,13 +128,14 @@ class Lab:
     def _announce(self, seconds: float | None) -> None:
         """Print what will be done, on which data, and for how long."""
         args = self.args
-        device = f"device {self.device}" + (" (chosen by auto)" if args.device == "auto" else "")
+        device = f"device {self.device}" + (f" (chosen by auto: {self._why})" if args.device == "auto" else "")
         plan = [self._preset_counts and f"preset {args.preset}", args.epochs and f"epochs {args.epochs}",
                 args.batch_size and f"batch size {args.batch_size}", f"seed {args.seed}", device]
         span = seconds and (f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes")
         print(self.about.strip().partition("\n")[0])
         print(self._data)
-        print(", ".join(part for part in plan if part) + (f": about {span}" if span else ""))
+        on_cpu = "" if self.device == "cpu" else " on a CPU"
+        print(", ".join(part for part in plan if part) + (f": about {span}{on_cpu}" if span else ""))
         print(f"results go to {self.out}", flush=True)
 
     # -- the data ------------------------------------------------------------------------------------------------------
@@ -279,6 +279,7 @@ class Lab:
                 "data_files": {str(path): path.stat().st_size
                                for data in self._loaded.values() for path in files_of(data)},
                 "versions": versions(), "platform": platform.platform(), "processor": processor(), "cores": cores,
+                "gpu": minidl.cuda.get_device_name() if self.device.startswith("cuda") else None,
                 "threads": minidl.get_num_threads(), "files": sorted(files | last)}
 
     def _write(self, name: str, content: bytes) -> None:

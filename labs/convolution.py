@@ -49,12 +49,11 @@ def arguments(parser):
 
 
 lab = Lab("convolution", __doc__, datasets=(), batch_size=64, extra_arguments=arguments,
+          only_on_cpu="this lab times kernels for the CPU",
           presets={"quick": {"rounds": 12}, "full": {"rounds": 60}}, seconds=lambda args: 10 + args.rounds * 1e-9 * (
               args.batch_size * args.channels_in * args.channels_out * (args.size * args.kernel) ** 2))
 args = lab.args
 kernel, window_bytes = args.kernel, 4 * args.batch_size * args.channels_in * (args.size * args.kernel) ** 2
-if lab.device != "cpu":
-    raise SettingError(f"got {lab.device}, expected cpu, for which these kernel sets are", where="--device")
 if window_bytes > MOST_BYTES:
     raise SettingError(f"got sizes for which im2col would copy {window_bytes / 1e9:,.1f} GB of windows, expected at "
                        f"most {MOST_BYTES / 1e9:.0f} GB; take a smaller --batch-size, --size, --channels-in or "

@@ -47,14 +47,14 @@ x, y = train_x.to(lab.device), train_y.to(lab.device)
 optimizer = optim.Adam(model.parameters(), lr=4e-3)     # rate and epochs: chosen on a part of the training set
 start, start_cpu, losses = time.perf_counter(), time.process_time(), []
 for _ in track(range(args.epochs), description="training"):
-    total = 0.0
+    total = minidl.zeros((), device=lab.device)         # added up on the device: reading it would wait for every step
     for batch in minidl.randperm(len(x), device=lab.device).split(args.batch_size):
         loss = F.cross_entropy(model(x[batch]), y[batch])                   # forward
         optimizer.zero_grad()
         loss.backward()                                                     # dL/dw for every weight w
         optimizer.step()                                                    # w changes a little, against dL/dw
-        total += loss.item() * len(batch)
-    losses.append(total / len(x))
+        total += loss.detach() * len(batch)
+    losses.append(total.item() / len(x))
 seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 lab.say(f"trained in {seconds:.1f} s, mean loss of the last epoch {losses[-1]:.4f}")
 

@@ -54,13 +54,11 @@ def about_seconds(args):
 
 
 lab = Lab("speed", __doc__, datasets=(), presets={"quick": {"rounds": 5}, "full": {"rounds": 20}},
-          extra_arguments=add_arguments, seconds=about_seconds)
+          extra_arguments=add_arguments, seconds=about_seconds, only_on_cpu="this lab times the CPU alone")
 args = lab.args
 if args.epochs or args.batch_size:
     raise SettingError("got a number, expected none: each workload has its own; see --steps and --rounds",
                        where="--epochs" if args.epochs else "--batch-size")
-if lab.device != "cpu":
-    raise SettingError(f"got {lab.device}, expected cpu: this lab times the CPU alone", where="--device")
 if args.avx2 and platform.machine().lower() not in ("x86_64", "amd64"):
     raise SettingError(f"got it on {platform.machine()}, expected an x86-64 processor, which has AVX2", where="--avx2")
 

@@ -30,8 +30,15 @@ def warmup() -> int:
     return 0
 
 
+def doctor() -> int:
+    """Say what is installed and whether it works. The exit code is 1 if something that is installed does not."""
+    from minidl.doctor import examine
+
+    return 1 if examine(say) else 0
+
+
 # every command: its name and what it does; a word of help is the first line of the function's docstring
-COMMANDS: dict[str, Callable[[], int]] = {"warmup": warmup}
+COMMANDS: dict[str, Callable[[], int]] = {"doctor": doctor, "warmup": warmup}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from minidl import kernels
 from minidl.backend import is_writable, xp_of
 from minidl.custom import Function, Variable
-from minidl.errors import GraphError, ShapeError, no_such_name
+from minidl.errors import DeviceError, GraphError, ShapeError, no_such_name
 from minidl.graph import Cast, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
 
@@ -130,6 +130,9 @@ def _after_hook(hook: Any, g: Tensor, node: Node, create_graph: bool) -> Tensor:
         return g
     if not is_tensor(replacement):
         raise GraphError(f"a hook returned {type(replacement).__name__}, expected None or a tensor", where=node.where)
+    if type(replacement.array) is not type(g.array):
+        raise DeviceError(f'a hook returned a gradient on "{replacement.device}", expected one on "{g.device}"',
+                          where=node.where)
     if replacement.array.shape != node.shape or replacement.array.dtype != node.dtype:
         raise GraphError(f"a hook returned a gradient of {replacement.array.dtype} {replacement.array.shape}, expected "
                          f"{node.dtype} {node.shape}", where=node.where)
@@ -272,6 +275,9 @@ def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], where:
         elif gradient.array.shape != array.shape:
             raise ShapeError(f"got a gradient of shape {gradient.array.shape} for an output of shape {array.shape}; "
                              f"they must be equal", where=where)
+        elif type(gradient.array) is not type(array):
+            raise DeviceError(f'got a gradient on "{gradient.device}" for an output on "{output.device}", expected one '
+                              f'device; use gradient.to("{output.device}")', where=where)
         elif gradient.array.dtype != array.dtype:
             gradient = Cast(array.dtype)(gradient)
         roots.append((output.node, gradient))

@@ -49,11 +49,12 @@ def _float(dtype: Any) -> Dtype:
 
 
 def tensor(data: Any, dtype: Any = None, device: Place = None, requires_grad: bool = False) -> Tensor:
-    """A tensor with a copy of the data: a number, nested lists, an array.
+    """A tensor with a copy of the data: a number, nested lists, an array; or a tensor, on whose device it stays.
 
     Python floats become the default float type (float32), integers int64, booleans bool; arrays keep their type.
     """
-    return _finished(np.array(host_array(data, dtype)), device, requires_grad)
+    place = data.device if device is None and isinstance(data, Tensor) else device
+    return _finished(np.array(host_array(data, dtype)), place, requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Place = None) -> Tensor:

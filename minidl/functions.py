@@ -16,7 +16,7 @@ import numpy as np
 
 from minidl import ops
 from minidl.creation import randn
-from minidl.errors import DtypeError, SettingError, ShapeError
+from minidl.errors import DeviceError, DtypeError, SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.ops.reduce import axis_of
 from minidl.rng import Generator, default_generator
@@ -62,6 +62,9 @@ def of_tensor(method: Method) -> Method:
         if not isinstance(result, Tensor) or out.shape != result.shape:
             raise ShapeError(f"got out of shape {out.shape}, expected {getattr(result, 'shape', 'no out')}",
                              where=method.__name__.strip("_"))
+        if type(out.array) is not type(result.array):
+            raise DeviceError(f'got out on "{out.device}" for a result on "{result.device}", expected one device',
+                              where=method.__name__.strip("_"))
         return out.copy_(result)
     return function  # type: ignore[return-value]
 

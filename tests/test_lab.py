@@ -23,7 +23,7 @@ import pytest
 
 import minidl
 from labs._lab import Lab
-from minidl import transforms
+from minidl import cupy_backend, fake, transforms
 from minidl.datasets import CIFAR10, MNIST, MNISTCSV, Digits, FashionMNIST
 from minidl.errors import DeviceError, DtypeError, MinidlError, SettingError
 from tests.figures import check_figure, run_here
@@ -160,7 +160,31 @@ def test_help_shows_the_values_and_loads_nothing_heavy(tmp_path):
     assert result.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_device_that_is_not_there_is_an_error_and_auto_says_what_it_chose(make, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """As on a computer without one, whatever this one has."""
+    reason = "there is no NVIDIA driver; install one"
+
+    def not_there():
+        raise DeviceError(f'got device "cuda", but {reason}', where="cuda")
+
+    monkeypatch.setattr(cupy_backend, "problem", lambda: reason)
+    monkeypatch.setattr(cupy_backend, "cupy_or_error", not_there)
+    monkeypatch.setattr(minidl.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def a_gpu(monkeypatch):
+    """As if there were one: tensors that go to it go to the fake device."""
+    monkeypatch.setattr(cupy_backend, "problem", lambda: None)
+    monkeypatch.setattr(cupy_backend, "backend_on", lambda index: fake.backend)
+    monkeypatch.setattr(minidl.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(minidl.cuda, "get_device_name", lambda: "NVIDIA H100")
+
+
+def test_a_device_that_is_not_there_is_an_error_and_auto_says_what_it_chose(make, no_gpu, tmp_path, monkeypatch, capsys):
+    with pytest.raises(DeviceError, match='cuda: got device "cuda", but there is no NVIDIA driver; install one'):
+        make("--device=cuda")
     monkeypatch.setattr(minidl.cuda, "is_available", lambda: True)          # it lies, and is not believed
     for device in ("cuda", "auto"):
         with pytest.raises(DeviceError, match="cuda"):
@@ -168,8 +192,43 @@ def test_a_device_that_is_not_there_is_an_error_and_auto_says_what_it_chose(make
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(minidl.cuda, "is_available", lambda: False)
     assert make("--device=auto").device == "cpu"
-    assert "device cpu (chosen by auto)" in capsys.readouterr().out
+    assert "seed 0, device cpu (chosen by auto: there is no NVIDIA driver)\n" in capsys.readouterr().out
     assert make("--device=fake").device == "fake"
+    assert "seed 0, device fake\n" in capsys.readouterr().out
+
+
+def test_auto_is_the_gpu_where_there_is_one(make, a_gpu, capsys):
+    lab = make("--device=auto", epochs=3, seconds=lambda args: 20)
+    assert "device cuda (chosen by auto: NVIDIA H100): about 20 s on a CPU\n" in capsys.readouterr().out
+    lab.finish()
+    assert strict((lab.out / "metrics.json").read_text())["device"] == "cuda"
+    assert strict((lab.out / "manifest.json").read_text())["gpu"] == "NVIDIA H100"
+    assert "NVIDIA H100" in (lab.out / "report.html").read_text()
+    make("--device=cuda")
+    assert "seed 0, device cuda\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(minidl.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["digits", "cnn"])
+def test_a_lab_that_is_to_use_a_gpu_never_takes_the_cpu_instead(tmp_path, name):
+    result = subprocess.run([sys.executable, "-m", f"labs.{name}", "--device=cuda", f"--out={tmp_path / 'out'}"], cwd=ROOT,
+                            capture_output=True, text=True, check=False)
+    assert one_sentence(result) == f'error: cuda: got device "cuda", but {minidl.backend.why_no_cuda()}'
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["speed", "convolution"])
+@pytest.mark.parametrize("gpu", ["no_gpu", "a_gpu"])
+def test_a_lab_about_the_cpu_refuses_other_devices_and_auto_is_the_cpu(request, monkeypatch, tmp_path, capsys, name, gpu):
+    request.getfixturevalue(gpu)
+    for device in ("cuda", "cuda:1", "fake"):
+        with pytest.raises(SettingError, match=f"--device: got {device}, expected cpu: this lab times .*CPU"):
+            run_here(monkeypatch, name, f"--device={device}", f"--out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+    made = Lab("trial", "A trial.", datasets=(), argv=["--device=auto", f"--out={tmp_path / 'out'}"], only_on_cpu="it times the CPU")
+    assert made.device == "cpu"
+    assert "device cpu (chosen by auto: it times the CPU)\n" in capsys.readouterr().out
 
 
 def test_it_says_what_it_will_do(make, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 import random
@@ -18,9 +19,9 @@ import pytest
 
 import minidl
 import minidl.nn.functional as F
-from minidl import nn, optim
+from minidl import cupy_backend, fake, nn, optim
 from minidl.data import DataLoader, IterableDataset, TensorDataset
-from minidl.errors import MinidlError, ModuleError, SettingError, ShapeError
+from minidl.errors import DeviceError, MinidlError, ModuleError, SettingError, ShapeError
 from minidl.train import (
     Callback,
     CSVLogger,
@@ -33,6 +34,7 @@ from minidl.train import (
     seed_everything,
 )
 from minidl.train.loggers import Logger
+from minidl.train.settings import why_auto
 
 ROOT = Path(__file__).parent.parent
 HOOKS_OF_STEP = ["on_train_batch_start", "training_step", "on_before_zero_grad", "on_before_backward",
@@ -500,8 +502,6 @@ def test_one_aligned_line_an_epoch(quiet, capsys):
 
 def test_on_a_device_without_free_reads_the_loop_reads_seldom(quiet):
     """What `fake` counts: losses wait on the device until the epoch's end, or for every 50th step."""
-    from minidl import fake
-
     before = None
     reads = []
 
@@ -1448,11 +1448,43 @@ def test_modules_that_cannot_be_trained(model, error, sentence, quiet):
     ({"gradient_clip_algorithm": "l2"}, "expected 'norm' or 'value'"),
     ({"callbacks": [3]}, "got a int among the callbacks, expected"),
     ({"accumulate_grad_batches": 0}, "got accumulate_grad_batches=0"),
-    ({"accelerator": "tpu"}, "tpu"),
+    ({"accelerator": "tpu"}, "got accelerator='tpu', expected 'auto', 'cpu' or 'gpu'"),
+    ({"accelerator": 0}, "got accelerator=0, expected 'auto', 'cpu' or 'gpu'"),
 ])
 def test_settings_of_a_trainer(settings, sentence):
     with pytest.raises(MinidlError, match=sentence):
         Trainer(**settings)
+
+
+def test_accelerators_where_there_is_a_gpu(monkeypatch):
+    """The fake device stands in for it."""
+    monkeypatch.setattr(cupy_backend, "problem", lambda: None)
+    monkeypatch.setattr(cupy_backend, "backend_on", lambda index: dataclasses.replace(fake.backend, name=f"cuda:{index or 0}"))
+    monkeypatch.setattr(minidl.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(minidl.cuda, "get_device_name", lambda: "NVIDIA H100")
+    assert {name: str(Trainer(accelerator=name, logger=False).device) for name in ("auto", "gpu", "cuda", "cuda:1", "cpu", "fake")} == {
+        "auto": "cuda:0", "gpu": "cuda:0", "cuda": "cuda:0", "cuda:1": "cuda:1", "cpu": "cpu", "fake": "fake"}
+    assert why_auto("cuda:1") == "NVIDIA H100"
+
+
+def test_accelerators_where_there_is_no_gpu(monkeypatch, capsys, quiet):
+    """What is asked for is an error when the Trainer is made; nothing takes its place but for "auto"."""
+    reason = "there is no NVIDIA driver; install one, or use the CPU (--device cpu)"
+
+    def not_there():
+        raise DeviceError(f'got device "cuda", but {reason}', where="cuda")
+
+    monkeypatch.setattr(cupy_backend, "problem", lambda: reason)
+    monkeypatch.setattr(cupy_backend, "cupy_or_error", not_there)
+    monkeypatch.setattr(minidl.cuda, "is_available", lambda: False)
+    for name in ("gpu", "cuda", "cuda:0"):
+        with pytest.raises(DeviceError) as error:
+            Trainer(accelerator=name, logger=False)
+        assert str(error.value) == (f"Trainer: got accelerator={name!r}, but there is no NVIDIA driver; install one, or use the CPU "
+                                    f'(accelerator="cpu")')
+    for name, said in (("auto", "on cpu (chosen by auto: there is no NVIDIA driver)"), ("cpu", "on cpu"), ("fake", "on fake")):
+        Trainer(max_steps=1, **{**quiet, "accelerator": name, "enable_model_summary": True}).fit(Net(), data())
+        assert capsys.readouterr().out == f"Net: 67 parameters, {said}\n"
 
 
 @pytest.mark.parametrize(("make", "sentence"), [

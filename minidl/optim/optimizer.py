@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from minidl.backend import Array, as_array, as_number, quiet, xp_of
-from minidl.errors import SettingError, ShapeError
+from minidl.errors import DeviceError, SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.kernels.threads import together
 from minidl.recording import enable_grad
@@ -139,6 +139,11 @@ class Optimizer:
     def _step_of(self, p: Tensor, g: Array, group: dict[str, Any], update: Callable[..., bool]) -> bool:
         """Change p and what is remembered of it, by one of the two ways to update; whether that one could do it."""
         state = self.state[p]
+        for name, value in state.items():
+            if isinstance(value, Tensor) and type(value.array) is not type(p.array):
+                raise DeviceError(f'got a parameter on "{p.device}" and its {name} on "{value.device}", expected one '
+                                  f"device; move what is remembered too, with optimizer.load_state_dict("
+                                  f"optimizer.state_dict())", where=self._name)
         memory = {name: value.array if isinstance(value, Tensor) else value for name, value in state.items()}
         if not update(p.array, g, memory, group):
             return False

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import dtypes, ops
 from minidl.backend import backend_of, xp_of
-from minidl.errors import DtypeError, OutOfRangeError, SettingError, ShapeError
+from minidl.errors import DeviceError, DtypeError, OutOfRangeError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.ops.index import along_axis, check_gather, split_key
 from minidl.ops.reduce import axes_of, axis_of
@@ -231,7 +231,11 @@ class Shaping(Arithmetic):
         """A list, array or tensor between brackets, on this tensor's device."""
         part = list(part) if isinstance(part, range) else part
         part = np.zeros(0, np.int64) if isinstance(part, list) and not part else part
-        return as_operand(part).to(self.device)
+        index = as_operand(part)
+        if not backend_of(index.array).is_host and type(index.array) is not type(self.array):
+            raise DeviceError(f'got a tensor on "{self.device}" and indices on "{index.device}", expected them there or '
+                              f'on the CPU; use indices.to("{self.device}")', where="index")
+        return index.to(self.device)
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         """`length` elements along an axis, from `start` on."""

@@ -187,9 +187,12 @@ class LightningModule(Module, Hooks):
     def clip_gradients(self, optimizer: Optimizer, gradient_clip_val: float | None = None,
                        gradient_clip_algorithm: str | None = None) -> None:
         """Make the optimizer's gradients smaller: the norm of all together, or with "value" each element."""
-        clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
-        if gradient_clip_val is not None:
-            clip([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val is not None and gradient_clip_algorithm == "value":
+            clip_grad_value_(parameters, gradient_clip_val)
+        elif gradient_clip_val is not None:
+            is_read = self.trainer is None or self.trainer.reads_numbers_now       # else no GPU is made to wait
+            clip_grad_norm_(parameters, gradient_clip_val, error_if_nonfinite=is_read)
 
     def freeze(self) -> None:
         """No parameter is trained any more; evaluation mode."""
@@ -265,7 +268,10 @@ class LightningModule(Module, Hooks):
     @of_class
     def load_from_checkpoint(cls: type[L], checkpoint_path: Any, map_location: Any = None, strict: bool = True,
                              weights_only: bool | None = None, **arguments: Any) -> L:
-        """The module with the saved hyperparameters (changed or completed by `arguments`) and weights."""
+        """The module with the saved hyperparameters (changed or completed by `arguments`) and weights.
+
+        map_location: the device that it goes to, the CPU unless given, wherever it was saved.
+        """
         from minidl.train.checkpoint import read
 
         checkpoint = read(checkpoint_path, map_location)
@@ -283,7 +289,7 @@ class LightningModule(Module, Hooks):
         model = cls(**given)
         model.load_state_dict(checkpoint["state_dict"], strict)
         model.on_load_checkpoint(checkpoint)
-        return model
+        return model if map_location is None else model.to(map_location)
 
 
 class LightningDataModule(Hooks):

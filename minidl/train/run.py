@@ -27,7 +27,7 @@ from minidl.train.loggers import CSVLogger, Logger
 from minidl.train.module import LightningDataModule, LightningModule
 from minidl.train.optimization import Schedule
 from minidl.train.progress import EpochTable, ProgressBar
-from minidl.train.settings import batch_limit, chosen_device, moved, refuse_others
+from minidl.train.settings import batch_limit, chosen_device, moved, refuse_others, why_auto
 
 KIND = {"validate": "validation", "test": "test"}       # what a stage's hooks and steps are called
 
@@ -57,7 +57,7 @@ class Run(Facts):
                  default_root_dir: Any = None, enable_checkpointing: bool = True, enable_progress_bar: bool = True,
                  enable_model_summary: bool = True, **others: Any) -> None:
         refuse_others(others, list(inspect.signature(Run.__init__).parameters)[1:-1])
-        self.device = chosen_device(accelerator, devices)
+        self.device, self._is_auto = chosen_device(accelerator, devices), accelerator == "auto"
         self.fast_dev_run = check_count(int(fast_dev_run), "fast_dev_run", "Trainer", 0)
         if max_epochs is None:
             max_epochs = 1000 if max_steps == -1 else -1
@@ -184,7 +184,9 @@ class Run(Facts):
     def _set_up(self, stage: str) -> None:
         if stage == "fit" and self.enable_model_summary:
             count = sum(p.numel() for p in self.model.parameters())
-            self.console.print(f"{type(self.model).__name__}: {count:,} parameters, on {self.device}", highlight=False)
+            chosen = f" (chosen by auto: {why_auto(self.device)})" if self._is_auto else ""
+            self.console.print(f"{type(self.model).__name__}: {count:,} parameters, on {self.device}{chosen}",
+                               highlight=False, markup=False, soft_wrap=True)
         self.model.prepare_data()
         if self.datamodule is not None:
             self.datamodule.trainer = self

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minidl import accelerator as accelerators
-from minidl.backend import device
-from minidl.errors import SettingError
+from minidl import cuda
+from minidl.backend import backend_for, device, why_no_cuda
+from minidl.errors import DeviceError, SettingError
 from minidl.tensors import Tensor
 
 # settings of Lightning that have one value here
@@ -54,14 +55,29 @@ def batch_limit(name: str, value: Any) -> int | float | None:
 
 
 def chosen_device(accelerator: str, devices: Any) -> device:
-    """The device of an accelerator's name."""
+    """The device of an accelerator's name, which is there: nothing takes the place of one that is not."""
     if devices not in (1, "auto", [0], "1"):
         raise SettingError(f"got devices={devices!r}, expected 1: there is one process and one device", where="Trainer")
-    if accelerator == "auto":
-        return accelerators.current_accelerator() or device("cpu")
-    if not isinstance(accelerator, str):
-        raise SettingError(f"got accelerator={accelerator!r}, expected 'auto', 'cpu' or 'gpu'", where="Trainer")
-    return device("cuda" if accelerator == "gpu" else accelerator)
+    try:
+        if accelerator == "auto":
+            place = accelerators.current_accelerator() or device("cpu")
+        else:
+            place = device({"gpu": "cuda"}.get(accelerator, accelerator))
+    except (DeviceError, TypeError):                        # TypeError: not even a string
+        raise SettingError(f"got accelerator={accelerator!r}, expected 'auto', 'cpu' or 'gpu'",
+                           where="Trainer") from None
+    try:
+        return device(backend_for(place).name)              # "cuda:0" for "cuda": as the tensors there say it
+    except DeviceError as error:
+        reason = error.message.partition(", but ")[2].replace("--device cpu", 'accelerator="cpu"')
+        raise DeviceError(f"got accelerator={accelerator!r}, but {reason or error.message}", where="Trainer") from None
+
+
+def why_auto(place: str | device) -> str:
+    """Why "auto" is this device: the name of the GPU, or the reason that there is none."""
+    if device(place).type == "cuda":
+        return cuda.get_device_name()
+    return (why_no_cuda() or "none was found at first").partition("; ")[0]
 
 
 def moved(batch: Any, place: device) -> Any:

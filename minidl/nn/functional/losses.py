@@ -14,7 +14,7 @@ import numpy as np
 
 from minidl import ops
 from minidl.backend import backend_of, xp_of
-from minidl.errors import DtypeError, LabelError, SettingError, ShapeError
+from minidl.errors import DeviceError, DtypeError, LabelError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.nn.functional.activations import softplus
 from minidl.nn.functional.checks import check_floats, check_number, check_numbers
@@ -111,6 +111,9 @@ def _check_classification(scores: Tensor, target: Any, weight: Tensor | None, wh
     if not is_tensor(target):
         raise LabelError(f"got labels as {type(target).__name__}, expected a tensor; use minidl.tensor(labels)",
                          where=where)
+    if type(target.array) is not type(scores.array):
+        raise DeviceError(f'got scores on "{scores.device}" and labels on "{target.device}", expected one device; use '
+                          f'labels.to("{scores.device}")', where=where)
     if scores.ndim == 0 or (scores.ndim == 1 and target.ndim != 0 and target.shape != scores.shape):
         raise ShapeError(f"got scores of shape {scores.shape}, expected (N, classes)", where=where)
     classes = scores.shape[min(1, scores.ndim - 1)]
