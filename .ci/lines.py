@@ -33,7 +33,7 @@ GUIDE = {  # part of the engine: (its modules, how many lines it may have, comme
     "models": (["models"], 300),
     "utils": (["utils"], 700),
     "debug": (["debug"], 1500),
-    "doctor + gpucheck": (["doctor", "gpucheck"], 900),
+    "doctor + gpucheck": (["doctor", "gpucheck"], 1200),
 }
 
 

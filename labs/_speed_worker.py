@@ -143,9 +143,12 @@ def weights_of(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np
 # -- in the process of an engine ---------------------------------------------------------------------------------------
 
 class Run:
-    """A model with its first weights, its batches and its optimizer; `steps` goes on from where it is."""
+    """A model with its first weights, its batches and its optimizer; `steps` goes on from where it is.
 
-    def __init__(self, engine: str, workload: Workload, seed: int, *sizes: int) -> None:
+    device: where they are, if not on the CPU.
+    """
+
+    def __init__(self, engine: str, workload: Workload, seed: int, *sizes: int, device: str | None = None) -> None:
         package = engine.partition("_")[0]
         self.library, self.workload, self.count = importlib.import_module(package), workload, 0
         nn, optim = (importlib.import_module(f"{package}.{name}") for name in ("nn", "optim"))
@@ -156,6 +159,9 @@ class Run:
         model.load_state_dict({name: array(value) for name, value in weights_of(shapes, seed).items()})
         self.batches = [(array(x), array(y) if workload.loss == "cross_entropy" else array(x))
                         for x, y in batches_of(workload, seed)]
+        if device is not None:
+            model = model.to(device)
+            self.batches = [(x.to(device), y.to(device)) for x, y in self.batches]
         if engine == "torch_best" and len(workload.shape) == 3:
             form = {"memory_format": self.library.channels_last}
             model = model.to(**form)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -77,6 +78,9 @@ def _problem_of(cupy: Any) -> str | None:
 
 
 def _problem_of_numba() -> str | None:
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        return ("NUMBA_ENABLE_CUDASIM=1 is set, with which kernels run in the simulator and not on the card; unset it, "
+                'or use the simulator on the CPU, with use_kernels("cuda")')
     try:
         importlib.import_module("numba.cuda")
         metadata.version("numba-cuda")

@@ -66,6 +66,12 @@ def test_why_there_is_no_gpu(computer, capsys, settings, sentence):
     assert capsys.readouterr().err == f'minidl: device "auto" is "cpu", because {cupy_backend.problem()}\n'
 
 
+def test_the_simulator_is_no_gpu(computer, monkeypatch):
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    computer(StandIn())
+    assert cupy_backend.problem().startswith("NUMBA_ENABLE_CUDASIM=1 is set, with which kernels run in the simulator")
+
+
 def test_a_newer_driver_and_another_minor_version_do(computer, capsys):
     for driver in (13000, 13010, 14000):
         computer(StandIn(driver=driver, runtime=13020))

@@ -21,7 +21,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
           "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
           "datasets", "utils", "debug", "cuda", "accelerator",
-          "doctor", "backends", "train", "minidl", "__main__"]
+          "doctor", "backends", "train", "minidl", "gpucheck", "__main__"]
 BESIDE = {"fake": "backend", "cupy_backend": "backend"}         # backends in files of their own, loaded by name at first use
 
 

@@ -233,8 +233,8 @@ class Shaping(Arithmetic):
         part = np.zeros(0, np.int64) if isinstance(part, list) and not part else part
         index = as_operand(part)
         if not backend_of(index.array).is_host and type(index.array) is not type(self.array):
-            raise DeviceError(f'got a tensor on "{self.device}" and indices on "{index.device}", expected them there or '
-                              f'on the CPU; use indices.to("{self.device}")', where="index")
+            raise DeviceError(f'got a tensor on "{self.device}" and indices on "{index.device}", expected them '
+                              f'there or on the CPU; use indices.to("{self.device}")', where="index")
         return index.to(self.device)
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:

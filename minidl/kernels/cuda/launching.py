@@ -12,13 +12,15 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import config, cuda
 
 from minidl.backend import Array, backend_of
 from minidl.errors import DeviceError
 
 THREADS = 256                                   # in a block, for kernels in which threads have nothing to share
 launches: Counter[str] = Counter()              # kernel -> how often it was started
+
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0          # Numba warns of grids under 128 blocks; small networks have no others
 
 
 def is_simulated() -> bool:
