@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import dtypes, uploads
 from minidl.backend import as_number, backend_for, device
 from minidl.dtypes import Dtype
 from minidl.errors import DtypeError, SettingError
 from minidl.rng import Generator, default_generator
-from minidl.tensors import Tensor, as_tuple, host_array, uploads
+from minidl.tensors import Tensor, as_tuple, host_array
 
 __all__ = [
     "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "arange",

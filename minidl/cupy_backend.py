@@ -46,9 +46,8 @@ def problem() -> str | None:
     except ModuleNotFoundError as error:
         return f"CuPy needs {error.name}, which is not installed; {_INSTALL}"
     except Exception as error:                              # a library of CUDA that it cannot load
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"CuPy cannot be loaded ({reason}); run pip uninstall cupy, then {_INSTALL}"
-    return _problem_of(cupy) or _problem_of_numba()
+        return f"CuPy cannot be loaded ({_first_line(error)}); run pip uninstall cupy, then {_INSTALL}"
+    return _problem_of(cupy) or _problem_of_libraries() or _problem_of_numba()
 
 
 def _problem_of(cupy: Any) -> str | None:
@@ -77,6 +76,15 @@ def _problem_of(cupy: Any) -> str | None:
     return None
 
 
+def _problem_of_libraries() -> str | None:
+    """CuPy loads cuBLAS at the first product of matrices; its wheels bring it only if they are asked to."""
+    try:
+        importlib.import_module("cupy_backends.cuda.libs.cublas")
+    except ImportError as error:
+        return (f"CuPy does not find CUDA's libraries ({_first_line(error)}); {_INSTALL}, which brings them")
+    return None
+
+
 def _problem_of_numba() -> str | None:
     if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         return ("NUMBA_ENABLE_CUDASIM=1 is set, with which kernels run in the simulator and not on the card; unset it, "
@@ -87,6 +95,10 @@ def _problem_of_numba() -> str | None:
     except (ImportError, metadata.PackageNotFoundError):
         return f"numba-cuda, which compiles the kernels, is not installed; {_INSTALL}"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _version(number: int) -> str:
@@ -135,10 +147,17 @@ def _backend(number: int) -> Backend:
 
 
 def _upload(array: np.ndarray) -> Array:
+    _on_our_card()
     try:
         return cupy_or_error().asarray(array, order="C")
     except MemoryError as error:
         raise out_of_memory(error, _free_memory(), "to") from error
+
+
+def _on_our_card() -> None:
+    """CuPy notes for each thread which card it uses, and starts with the first."""
+    if _in_use[0] != 0:
+        cupy_or_error().cuda.Device(_in_use[0]).use()
 
 
 def _free_memory() -> tuple[int, int]:
@@ -149,7 +168,10 @@ def _free_memory() -> tuple[int, int]:
 
 
 def _sum(x: Array, axes: Axes, keepdims: bool) -> Array:
-    # CuPy adds in a tree, so a sum of n terms loses log2(log2(n)) bits and not log2(n).
+    # Each of CuPy's threads adds many terms one after the other; in float64 that costs no digits of the result, and no
+    # time, because the memory is the slower of the two.
+    if x.dtype == np.float32 or x.dtype == np.float16:
+        return x.sum(axis=axes, dtype=np.float64, keepdims=keepdims).astype(x.dtype)
     return x.sum(axis=axes, keepdims=keepdims)
 
 
@@ -165,6 +187,7 @@ def _for_numba(array: Array) -> Any:
 
 
 def _stream() -> Any:
+    _on_our_card()
     return _numbas_stream(cupy_or_error().cuda.get_current_stream().ptr)
 
 

@@ -5,6 +5,7 @@ GPU from the wrong side, and it knows only the functions and keyword arguments t
 written by tests/list_cupy_names.py):
 
 - a NumPy array as an operand, `np.exp(fake)`, or an implicit `np.asarray(fake)` is an error;
+- an index array that reaches beyond the end goes on from the other end, silently;
 - reading a value (`float(x)`, `x.item()`, `if x:`) works and is counted: on a GPU it waits for all work before it.
 
 Code that runs here names nothing that CuPy lacks and moves nothing between host and device by accident. That it is fast
@@ -89,6 +90,22 @@ def _count_masks(key: Any) -> None:
             syncs.add("mask")                               # how many it picks is known only after looking
 
 
+def _wrapped(key: Any, shape: tuple[int, ...]) -> Any:
+    """An index as CuPy takes it: arrays of numbers beyond the end go on from the other end, and nobody is told."""
+    parts = key if isinstance(key, tuple) else (key,)
+    axes_of = [0 if part is None or part is Ellipsis else part.ndim if _is_mask(part) else 1 for part in parts]
+    made, axis = [], 0
+    for part, axes in zip(parts, axes_of, strict=True):
+        is_numbers = isinstance(part, np.ndarray) and not _is_mask(part) and axis < len(shape) and shape[axis] > 0
+        made.append(part % shape[axis] if is_numbers else part)
+        axis += len(shape) - sum(axes_of) if part is Ellipsis else axes
+    return tuple(made) if isinstance(key, tuple) else made[0]
+
+
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype == np.bool_
+
+
 class FakeArray:
     """An array on the fake device. The NumPy array inside, `inner`, is for the backend and for tests alone."""
 
@@ -154,7 +171,7 @@ class FakeArray:
 
     def _counted(self, key: Any) -> Any:
         _count_masks(key)
-        return _inner(key)
+        return _wrapped(_inner(key), self.inner.shape)
 
     def __getattr__(self, name: str) -> Any:
         if name in _CUPY["attributes"]:
@@ -209,9 +226,11 @@ class _Function:
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         _check_keywords(self.name, self.allowed, keywords)
+        given = _inner(args)
         if self.name.endswith(".at"):
             _count_masks(args[1])
-        return _outer(self.function(*_inner(args), **{k: _inner(v) for k, v in keywords.items()}))
+            given = (given[0], _wrapped(given[1], given[0].shape), *given[2:])
+        return _outer(self.function(*given, **{k: _inner(v) for k, v in keywords.items()}))
 
     def __getattr__(self, method: str) -> Any:
         if self.name in _CUPY["ufuncs"] and (

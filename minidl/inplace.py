@@ -18,7 +18,7 @@ from minidl import dtypes, ops
 from minidl.backend import is_same_place, is_writable
 from minidl.errors import DeviceError, DtypeError, GraphError, MinidlError, ShapeError
 from minidl.graph import is_tensor
-from minidl.ops.index import Key
+from minidl.ops.index import Key, check_arrays
 from minidl.recording import is_grad_enabled
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def assign(x: Tensor, keys: list[Key], indices: list[Tensor], value: Any) -> Non
     if is_tensor(value) and value.version is x.version and len(keys) == 1 and keys[0].is_basic and is_same_place(
             value.array, x.array[keys[0].with_arrays(())]):
         return                                              # the second half of `b[0] += v`: it is there already
+    if indices:
+        check_arrays(x.shape if len(keys) == 1 else x.array[keys[0].with_arrays(())].shape, keys[-1], indices)
     is_recorded = is_grad_enabled() and any(is_tensor(t) and t.node is not None for t in (x, value))
     try:
         if is_recorded:

@@ -142,7 +142,7 @@ class Version:
 
     def __init__(self) -> None:
         self.count = 0
-        self.uploaded: Any = None                               # see minidl/tensors/uploads.py
+        self.uploaded: Any = None                               # see minidl/uploads.py
         self._sharers: list[weakref.ref[Any]] | None = None     # most memory is seen by one tensor alone
         self._prune_at = 16
 

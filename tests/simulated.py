@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -21,6 +22,7 @@ from unittest import mock
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"                # before anything loads numba.cuda
 
 import numpy as np
+from numba import float32, float64
 
 import minidl
 from minidl import kernels, nn, optim
@@ -176,6 +178,23 @@ def is_right(result) -> bool:
     return not isinstance(result, str) and result[0] <= 1
 
 
+def recorded(launch, cuda, signatures: set) -> Callable[..., None]:
+    """`launch`, which also notes what each kernel is launched with: (name, way, type of numbers, types of arguments)."""
+    from numba import typeof
+
+    ways = {id(getattr(cuda.tiled.kernels(np.dtype(dtype), *tile), name)): f"{tile[0]} × {tile[1]}"
+            for dtype in (np.float32, np.float64) for tile in cuda.tiled.TILES for name in cuda.tiled.Kernels._fields}
+
+    def noting(kernel, blocks, threads, *arguments):
+        types = [typeof(getattr(argument, "inner", argument)) for argument in arguments]
+        number = next(str(kind.dtype) for kind in types if getattr(kind, "dtype", None) in (float32, float64))
+        is_naive = kernel in (cuda.naive.conv2d, cuda.naive.conv2d_input_grad, cuda.naive.conv2d_weight_grad)
+        signatures.add((kernel.__name__, ways.get(id(kernel), "naive" if is_naive else ""), number, ", ".join(map(str, types))))
+        launch(kernel, blocks, threads, *arguments)
+
+    return noting
+
+
 def main(order: str, *change: str) -> None:
     simulator.install(int(order) if order.isdigit() else order)
     if change:
@@ -183,8 +202,8 @@ def main(order: str, *change: str) -> None:
     from minidl.kernels import cuda
     from minidl.kernels.cuda import launching
 
-    results = {}
-    with minidl.use_kernels("cuda"):
+    results, signatures = {}, set()
+    with minidl.use_kernels("cuda"), mock.patch.object(cuda, "launch", recorded(cuda.launch, cuda, signatures)):
         for name, function, arrays, exact, scale in itertools.chain(
                 training_step(), steps(cuda), poolings(cuda), convolutions(cuda, cuda.tiled)):
             try:
@@ -195,7 +214,8 @@ def main(order: str, *change: str) -> None:
                 results[name] = f"{type(problem).__name__}: {problem}"
             if change and not is_right(results[name]):
                 break                                           # noticed
-    print(json.dumps({"results": results, "ran": dict(threads.ran), "launches": dict(launching.launches)}))
+    print(json.dumps({"results": results, "ran": dict(threads.ran), "launches": dict(launching.launches),
+                      "signatures": sorted(signatures)}))
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def install(**settings: int) -> StandIn:
     special = types.ModuleType("cupyx.scipy.special")
     special.erf = fake.backend.erf
     sys.modules.update({"cupyx": types.ModuleType("cupyx"), "cupyx.scipy": types.ModuleType("cupyx.scipy"), "cupyx.scipy.special": special})
+    cupy_backend._problem_of_libraries = lambda: None
     cupy_backend._problem_of_numba = lambda: None               # the simulator takes numba's place
     cupy_backend.wheels = lambda: ["cupy-cuda13x"]
     cupy_backend._for_numba = lambda array: array.inner

@@ -16,6 +16,7 @@ import minidl
 from minidl import backend, cupy_backend
 from minidl.errors import DeviceError
 from tests.stand_in_cupy import StandIn
+from tests.test_cuda import needs_simulator
 
 ROOT = Path(minidl.__file__).parent.parent
 INSTALL = "pip install 'minidl[cuda13]'"
@@ -31,6 +32,8 @@ def computer(monkeypatch):
             if name == "numba.cuda":
                 if not numba_cuda:
                     raise ImportError("no module")
+                return types.ModuleType(name)
+            if name == "cupy_backends.cuda.libs.cublas":
                 return types.ModuleType(name)
             if name == "cupy" and isinstance(cupy, Exception):
                 raise cupy
@@ -64,6 +67,18 @@ def test_why_there_is_no_gpu(computer, capsys, settings, sentence):
     assert sentence in str(caught.value)
     assert minidl.device("auto") == minidl.device("cpu")
     assert capsys.readouterr().err == f'minidl: device "auto" is "cpu", because {cupy_backend.problem()}\n'
+
+
+def test_cuda_without_its_libraries(computer, monkeypatch):
+    computer(StandIn())
+    without = {"cupy_backends.cuda.libs.cublas": ImportError('Failure finding "libcublasLt.so.13": nowhere')}
+    load = cupy_backend.importlib.import_module
+    monkeypatch.setattr(cupy_backend.importlib, "import_module", lambda name: raised(without[name]) if name in without else load(name))
+    assert cupy_backend.problem().startswith('CuPy does not find CUDA\'s libraries (Failure finding "libcublasLt.so.13": nowhere); ' + INSTALL)
+
+
+def raised(error):
+    raise error
 
 
 def test_the_simulator_is_no_gpu(computer, monkeypatch):
@@ -100,8 +115,7 @@ def run(script: str) -> str:
     return done.stdout
 
 
-on_stand_in = pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None or importlib.util.find_spec("greenlet") is None,
-                                 reason="needs numba-cuda and greenlet: pip install -e '.[simulate]'")
+on_stand_in = needs_simulator
 
 
 @on_stand_in
@@ -135,7 +149,7 @@ print(minidl.ones(1, device="cuda:1").device, minidl.ones(1).to("cuda").device, 
 try: minidl.ones(1, device="cuda:2")
 except minidl.errors.DeviceError as error: print(error)
 """).splitlines()
-    assert out == ["cuda:1 cuda:1 [1]", 'cuda: got device "cuda:2", but this process computes on cuda:1 already; use one card in a '
+    assert out == ["cuda:1 cuda:1 [1, 1, 1]", 'cuda: got device "cuda:2", but this process computes on cuda:1 already; use one card in a '
                                         "process, or choose it with CUDA_VISIBLE_DEVICES=2"]
 
 
@@ -150,6 +164,26 @@ for wrong in (lambda: minidl.zeros(1000).to("cuda"), lambda: nn.functional.conv2
 """).splitlines()
     assert out == [f"True {where}: got a need for {asked} bytes, and 1,005 of 2,000,000,000 bytes on the GPU are free; use a smaller batch size"
                    for where, asked in (("to", "4,000"), ("conv2d", "1,728"))]
+
+
+@on_stand_in
+def test_memory_that_is_not_there_for_an_optimizer_or_a_gradient():
+    out = run("""
+card = stand_in_cupy.install()
+p = minidl.zeros(100).to("cuda").requires_grad_()
+p.grad = minidl.ones(100).to("cuda")
+def too_much(*_, **__): raise stand_in_cupy.OutOfMemoryError(400)
+card.zeros_like = too_much
+try: optim.Adam([p]).step()
+except minidl.errors.OutOfMemoryError as error: print(error)
+class Greedy(minidl.autograd.Op):
+    def forward(self, x): return x
+    def backward(self, g): too_much()
+try: Greedy()(p).sum().backward()
+except minidl.errors.OutOfMemoryError as error: print(str(error).partition(": ")[2])
+""").splitlines()
+    sentence = "got a need for 400 bytes, and 1,000,000,005 of 2,000,000,000 bytes on the GPU are free; use a smaller batch size"
+    assert out == [f"Adam: {sentence}", sentence]
 
 
 def test_memory_that_the_computer_does_not_have():

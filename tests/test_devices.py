@@ -493,3 +493,31 @@ def test_a_tensor_made_from_one_stays_on_its_device():
     assert minidl.tensor(there(2)).device == minidl.device("fake")
     assert minidl.tensor(there(2), device="cpu").device == minidl.device("cpu")
     assert minidl.tensor(there(2)).tolist() == there(2).tolist()
+
+
+@pytest.mark.parametrize("pick", [
+    lambda x: x[[0, 3]], lambda x: x[LABELS.new_tensor([0, 3])], lambda x: x[:, [-5, 0]], lambda x: x[..., np.array([4])], lambda x: x[None, [1, 9]],
+    lambda x: x[minidl.ones(3, dtype=minidl.bool, device="fake"), [0, 1, 4]], lambda x: x[1, [0, 7]], lambda x: x.__setitem__(([0, 3],), 1.0),
+    lambda x: x.__setitem__((1, [0, 7]), 1.0), lambda x: x.gather(0, minidl.tensor([[3, 0, 0, 0]]).to("fake")),
+    lambda x: x.index_select(1, minidl.tensor([0, 4]).to("fake"))])
+def test_an_index_beyond_the_end_that_the_host_knows_is_an_error(pick):
+    """A GPU goes on from the other end, and so does `fake`."""
+    x = there(3, 4)
+    fake.syncs.reset()
+    with pytest.raises((IndexError, LabelError), match="got the index"):
+        pick(x)
+    assert set(fake.syncs.calls) <= {"mask"}
+
+
+def test_an_index_that_only_the_device_knows_goes_on_from_the_other_end():
+    x, index = minidl.arange(5, device="fake"), minidl.tensor([1, 3]).to("fake") * 2
+    assert x[index].tolist() == [2, 1]
+    assert x[minidl.tensor([1, -1]).to("fake")].tolist() == [1, 4]
+
+
+def test_a_label_that_only_the_device_knows_makes_the_loss_nan():
+    scores, labels = there(3, 3).log_softmax(1), minidl.tensor([0, 2, -100]).to("fake") * 1
+    assert F.nll_loss(scores, labels, reduction="none").isnan().tolist() == [False, False, False]
+    labels = minidl.tensor([0, 7, -100]).to("fake") * 1
+    assert F.nll_loss(scores, labels, reduction="none").isnan().tolist() == [False, True, False]
+    assert F.cross_entropy(scores, labels, reduction="none").isnan().tolist() == [False, True, False]

@@ -18,7 +18,7 @@ ROOT = Path(minidl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # lowest first; a file may import from its own layer and from those before it
-LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "graph", "custom", "autograd", "ops",
+LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "uploads", "graph", "custom", "autograd", "ops",
           "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
           "datasets", "utils", "debug", "cuda", "accelerator",
           "doctor", "backends", "train", "minidl", "gpucheck", "__main__"]

@@ -17,8 +17,8 @@ A kernel may not depend on the order in which threads run between two barriers; 
 or a seed to shuffle by. Shared and local memory start as nan, as on a GPU they start as anything. With a barrier
 missing, one of these orders reads what has not been written yet, and nan comes out.
 
-It is a model of the GPU, not one: threads run whole stretches and not 32 in step, negative indices count from the end
-as in Python, and there is no timing. Needs greenlet (`pip install greenlet`).
+It is a model of the GPU, not one: threads run whole stretches and not 32 in step, an index beyond the end is an error
+where a GPU reads somebody else's memory, and there is no timing. Needs greenlet (`pip install greenlet`).
 """
 
 from __future__ import annotations

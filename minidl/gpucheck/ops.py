@@ -1,4 +1,4 @@
-"""Every row of tests/cases.py on the device: the value, the gradient, and the gradient of the gradient, in float64."""
+"""Every row of tests/cases.py on the device: the value (in float32 too), the gradient, and the gradient of that."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from minidl.kernels.cuda.launching import launches
 from minidl.tensors import Tensor
 
 TOLERANCE = 1e-9                    # relative to 1 + |expected|; libraries differ in the last digits of exp and erf
+IN_FLOAT32 = 1e-5
 
 
 def first_order(session: Session, entry: dict[str, Any]) -> str:
@@ -63,6 +64,7 @@ def check(session: Session, case: Any, row: dict[str, Any]) -> None:
     result = case.run(*ours)
     has_kernels = launches.total() > before
     _compare(row, "the value", host(result), np.asarray(case.expected(*case.inputs(np.random.default_rng(0)))))
+    _check_float32(session, case, row)
     if not case.orders:
         return
     weights = np.random.default_rng(1).normal(size=result.shape)
@@ -77,20 +79,32 @@ def check(session: Session, case: Any, row: dict[str, Any]) -> None:
         gradcheck(case.run, tensors(case, session.device), rtol=case.rtol, atol=case.atol)
 
 
-def _compare(row: dict[str, Any], what: str, result: np.ndarray, expected: np.ndarray) -> None:
+def _check_float32(session: Session, case: Any, row: dict[str, Any]) -> None:
+    """The value in float32, and its type: an array library that makes float64 of it would be slow and hide it."""
+    result = case.run(*tensors(case, session.device, np.float32))
+    with suppress(ModuleNotFoundError), use_kernels("im2col"), plain_products():
+        expected = case.run(*tensors(case, "cpu", np.float32))
+        if result.dtype != expected.dtype:
+            raise AssertionError(f"the value of float32 inputs is {result.dtype}, expected {expected.dtype}")
+        _compare(row | {}, "the value in float32", host(result), host(expected), IN_FLOAT32)
+
+
+def _compare(row: dict[str, Any], what: str, result: np.ndarray, expected: np.ndarray,
+             tolerance: float = TOLERANCE) -> None:
     if result.shape != expected.shape:
         raise AssertionError(f"{what} has shape {result.shape}, expected {expected.shape}")
     expected = expected.astype(np.float64)
     worst = float((np.abs(result.astype(np.float64) - expected) / (1 + np.abs(expected))).max(initial=0))
     row["worst"] = max(row["worst"], worst) if np.isfinite(worst) else 1e300            # JSON has no nan
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:
         raise AssertionError(f"{what} is off by {worst:.3g}")
 
 
-def tensors(case: Any, device: str) -> list[Tensor]:
-    """The inputs of a row, the same in every call; what is float64 gets a gradient."""
-    return [tensor(array, device=device, requires_grad=array.dtype.kind == "f")
-            for array in case.inputs(np.random.default_rng(0))]
+def tensors(case: Any, device: str, dtype: Any = np.float64) -> list[Tensor]:
+    """The inputs of a row, the same in every call; floats are of that type and get a gradient."""
+    arrays = case.inputs(np.random.default_rng(0))
+    return [tensor(array.astype(dtype), device=device, requires_grad=True) if array.dtype.kind == "f"
+            else tensor(array, device=device) for array in arrays]
 
 
 def host(x: Tensor) -> np.ndarray:

@@ -10,8 +10,9 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from minidl import uploads
 from minidl.backend import Array, backend_of, xp_of
-from minidl.errors import LabelError, ShapeError
+from minidl.errors import LabelError, OutOfRangeError, ShapeError
 from minidl.graph import Op, new_tensor
 
 if TYPE_CHECKING:
@@ -70,6 +71,30 @@ def split_key(key: Any, to_tensor: Callable[[Any], Tensor]) -> tuple[list[Key], 
             if not isinstance(part, int):
                 arrays.append(part if part is Ellipsis else slice(None))
     return [Key(tuple(picking)), Key(tuple(arrays))], tensors
+
+
+def check_arrays(shape: tuple[int, ...], key: Key, indices: list[Tensor]) -> None:
+    """Raise for an index array that reaches beyond its axis, where it can be read without waiting.
+
+    NumPy raises by itself; on a GPU CuPy goes on from the other end, and the result is a wrong number.
+    """
+    if not indices or backend_of(indices[0].array).is_host:
+        return
+    remaining, axis = iter(indices), 0
+    axes_of = [0 if part is None or part is Ellipsis else 1 for part in key.parts]
+    for place, part in enumerate(key.parts):
+        if part is Ellipsis:
+            axis += len(shape) - sum(axes_of) - sum(x.ndim - 1 for x in indices if x.dtype.kind == "b")
+        elif part is Key.ARRAY:
+            index = next(remaining)
+            numbers, size = uploads.on_host(index), shape[axis]
+            if numbers is not None and numbers.size and not (-size <= numbers.min() and numbers.max() < size):
+                wrong = numbers.max() if numbers.max() >= size else numbers.min()
+                raise OutOfRangeError(f"got the index {wrong}, expected {-size} to {size - 1} along dim {axis}",
+                                      where="index")
+            axis += index.ndim if index.dtype.kind == "b" else 1        # a mask covers as many axes as it has
+        else:
+            axis += axes_of[place]
 
 
 class Index(Op):
@@ -161,8 +186,9 @@ def check_gather(x: Tensor, axis: int, index: Tensor, where: str = "gather") -> 
     if any(i > n for k, (i, n) in enumerate(zip(index.shape, x.shape, strict=True)) if k != axis):
         raise ShapeError(f"got an index of shape {index.shape} for a tensor of shape {x.shape}, expected no size "
                          f"larger than the tensor's, except along dim {axis}", where=where)
-    if backend_of(index.array).is_host and index.numel():
-        low, high = int(index.array.min()), int(index.array.max())
+    numbers = uploads.on_host(index)
+    if numbers is not None and numbers.size:
+        low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= x.shape[axis]:
             raise LabelError(f"got the index {low if low < 0 else high}, expected 0 to {x.shape[axis] - 1} along "
                              f"dim {axis}", where=where)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from minidl.backend import Array, as_array, as_number, quiet, xp_of
+from minidl.backend import Array, as_array, as_number, backend_of, out_of_memory, quiet, xp_of
 from minidl.errors import DeviceError, SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.kernels.threads import together
@@ -145,8 +145,11 @@ class Optimizer:
                                   f"device; move what is remembered too, with optimizer.load_state_dict("
                                   f"optimizer.state_dict())", where=self._name)
         memory = {name: value.array if isinstance(value, Tensor) else value for name, value in state.items()}
-        if not update(p.array, g, memory, group):
-            return False
+        try:
+            if not update(p.array, g, memory, group):
+                return False
+        except MemoryError as error:
+            raise out_of_memory(error, backend_of(p.array).free_memory(), self._name) from error
         for name, value in memory.items():
             before = state.get(name)
             if not isinstance(before, Tensor) or before.array is not value:             # else it was changed in place

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from minidl import autograd, dtypes, graph, ops
+from minidl import autograd, dtypes, graph, ops, uploads
 from minidl.autograd import BackwardStep
 from minidl.backend import Array, backend_for, backend_of, device_of
 from minidl.backend import device as Device
@@ -29,7 +29,6 @@ from minidl.graph import Node, is_tensor, new_tensor
 from minidl.ops.reduce import axis_of
 from minidl.printing import format_array, with_notes
 from minidl.recording import HookHandle, Version, no_grad
-from minidl.tensors import uploads
 from minidl.tensors.arguments import Axis, Flag, Real, Size, as_tuple, host_array
 
 if TYPE_CHECKING:

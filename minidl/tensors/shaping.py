@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import dtypes, ops
+from minidl import dtypes, ops, uploads
 from minidl.backend import backend_of, xp_of
 from minidl.errors import DeviceError, DtypeError, OutOfRangeError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
-from minidl.ops.index import along_axis, check_gather, split_key
+from minidl.ops.index import along_axis, check_arrays, check_gather, split_key
 from minidl.ops.reduce import axes_of, axis_of
 from minidl.ops.shape import full_shape
 from minidl.tensors.arguments import Dim, as_tuple, numpy_names
@@ -220,8 +220,11 @@ class Shaping(Arithmetic):
 
     def __getitem__(self, key: Any) -> Tensor:
         keys, indices = split_key(key, self._index)
+        if len(keys) == 1:
+            check_arrays(self.shape, keys[0], indices)
         picked = ops.Index(keys[0])(self, *indices) if len(keys) == 1 else ops.Index(keys[0])(self)
         if len(keys) == 2:
+            check_arrays(picked.shape, keys[1], indices)
             return ops.Index(keys[1])(picked, *indices)
         if keys[0].is_basic:
             picked._view_of = (weakref.ref(self), keys[0])  # for `x[0] += v`, see inplace.py
@@ -291,8 +294,9 @@ class Shaping(Arithmetic):
         if not is_tensor(index) or index.ndim > 1 or index.dtype.kind not in "iu":
             got = f"{index.dtype} of shape {index.shape}" if is_tensor(index) else type(index).__name__
             raise ShapeError(f"got an index of {got}, expected one axis of integers", where=where)
-        if backend_of(index.array).is_host and index.numel():
-            low, high, n = int(index.array.min()), int(index.array.max()), self.shape[axis] if self.ndim else 1
+        numbers = uploads.on_host(index)
+        if numbers is not None and numbers.size:
+            low, high, n = int(numbers.min()), int(numbers.max()), self.shape[axis] if self.ndim else 1
             if low < 0 or high >= n:
                 raise OutOfRangeError(f"got the index {low if low < 0 else high}, expected 0 to {n - 1}", where=where)
 

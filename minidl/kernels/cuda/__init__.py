@@ -85,7 +85,7 @@ def _convolve(x: Array, w: Array, bias: Array | None, taps: Array, groups: int, 
               y: Array) -> None:
     """y[n,o,i,j] = bias[o] + sum over taps k of x[n, …] · w[o,k]: w (O, K), taps (K, 3), y (N, O, OH, OW)."""
     outputs = y.shape[1] // groups
-    bias = _zeros(y.shape[1], backend_of(x), x.dtype) if bias is None else _in_order(bias)
+    bias = _zeros(y.shape[1], backend_of(x), backend_of(x).stream(), x.dtype) if bias is None else _in_order(bias)
     arguments = (x, w, bias, taps, groups, stride, corner, y)
     if outputs < FEW or groups > MOST_BLOCKS:
         launch(naive.conv2d, blocks_for(y), THREADS, *arguments)
@@ -99,20 +99,21 @@ def _convolve(x: Array, w: Array, bias: Array | None, taps: Array, groups: int, 
 def _taps(geometry: Conv2dGeometry, channels: int, backend: Backend, sign: int = 1) -> Array:
     """Where the products of a result lie: a line (channel, rows down, columns right) each, (channels · KH·KW, 3).
 
-    sign -1: up and left instead. Kept on the device: a training step asks for the same few again and again.
+    sign -1: up and left instead. Kept on the device, for each stream, because what another one uploads may not be there
+    yet: a training step asks for the same few again and again.
     """
-    return _taps_on(backend, geometry.kernel_size, geometry.dilation, channels, sign)
+    return _taps_on(backend, backend.stream(), geometry.kernel_size, geometry.dilation, channels, sign)
 
 
 @lru_cache(maxsize=256)
-def _taps_on(backend: Backend, kernel: Pair, dilation: Pair, channels: int, sign: int) -> Array:
+def _taps_on(backend: Backend, stream: Any, kernel: Pair, dilation: Pair, channels: int, sign: int) -> Array:
     c, u, v = np.indices((channels, *kernel), np.int32).reshape(3, -1)      # each (channels · KH·KW,)
     taps = np.stack([c, sign * dilation[0] * u, sign * dilation[1] * v], axis=1)
     return backend.from_host(np.ascontiguousarray(taps, np.int32))
 
 
 @lru_cache(maxsize=64)
-def _zeros(outputs: int, backend: Backend, dtype: Any) -> Array:
+def _zeros(outputs: int, backend: Backend, stream: Any, dtype: Any) -> Array:
     """The bias of a convolution that has none, (O,)."""
     return backend.from_host(np.zeros(outputs, dtype))
 
@@ -170,7 +171,7 @@ def avg_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
     ran["cuda.avg_pool2d"] += 1
     y = xp_of(x).empty((*x.shape[:2], *geometry.output_size), x.dtype)
     launch(pooling.avg_pool2d, blocks_for(y), THREADS, _maps(x), geometry.kernel_size, _window(geometry),
-           *_counts(geometry, backend_of(x), x.dtype), _maps(y))
+           *_counts(geometry, backend_of(x), backend_of(x).stream(), x.dtype), _maps(y))
     return y
 
 
@@ -179,7 +180,7 @@ def avg_pool2d_input_grad(g: Array, geometry: Pool2dGeometry) -> Array:
     ran["cuda.avg_pool2d_input_grad"] += 1
     dx = xp_of(g).empty((*g.shape[:2], *geometry.input_size), g.dtype)      # (N, C, H, W)
     launch(pooling.avg_pool2d_input_grad, blocks_for(dx), THREADS, _maps(g), geometry.kernel_size, _window(geometry),
-           *_counts(geometry, backend_of(g), g.dtype), _maps(dx))
+           *_counts(geometry, backend_of(g), backend_of(g).stream(), g.dtype), _maps(dx))
     return dx
 
 
@@ -210,7 +211,7 @@ def _window(geometry: Window2d) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def _counts(geometry: Pool2dGeometry, backend: Backend, dtype: Any) -> tuple[Array, Array]:
+def _counts(geometry: Pool2dGeometry, backend: Backend, stream: Any, dtype: Any) -> tuple[Array, Array]:
     """How many cells each window's mean divides by: (OH,) for its rows and (OW,) for its columns."""
     rows, columns = (backend.from_host(np.array(geometry.divisors(axis), dtype)) for axis in (0, 1))
     return rows, columns

@@ -4,9 +4,10 @@ Read this first. Each kernel is the loop body of `reference`, written for one re
 its own number, `cuda.grid(1)`. Nobody waits for anybody and no two threads write the same number, so the order in which
 threads run cannot change a bit of the result.
 
-What is slow about it is memory. For each product a thread fetches two numbers and uses each of them once. Caches catch
-most of that (neighbours want the same weights, and windows overlap), but every fetch is an instruction, and a GPU
-multiplies many times faster than it loads. `tiled` fetches each number once for a whole block of threads.
+What is slow about it is memory. For each product a thread fetches two numbers and uses each of them once, and three
+more that say where they lie. Caches catch most of that (neighbours want the same weights, and windows overlap), but
+every fetch is an instruction, and a GPU multiplies many times faster than it loads. `tiled` fetches each number once
+for a whole block of threads.
 
 `taps` says where the K products of a result lie, a line (channel, rows down, columns right) each, so that no thread has
 to find that out by division. Channels count from the first one of the group that the result belongs to.
@@ -23,7 +24,7 @@ def conv2d(x, w, bias, taps, groups, stride, corner, y):
 
     x (N, C, H, W), w (O, K), bias (O,), taps (K, 3)  ->  y (N, O, OH, OW), K = C/groups · KH · KW
 
-    Memory: 2 K + 1 fetches and a store for each of the N·O·OH·OW results.
+    Memory: 5 K + 1 fetches (x, w and a line of taps for each product) and a store for each of the N·O·OH·OW results.
     """
     thread = cuda.grid(1)
     if thread >= y.size:
@@ -48,8 +49,7 @@ def conv2d_input_grad(g, turned, taps, groups, stride, corner, dx):
     g (N, O, OH, OW), w' = w with inputs before outputs (C, K), taps (K, 3)  ->  dx (N, C, H, W), K = O/groups · KH · KW
 
     Not "add each g to the cells it came from", as `reference` does: then threads would meet at a cell. Each cell looks
-    for the windows that saw it. Memory: 2 K fetches at most and a store for each of the N·C·H·W
-    cells.
+    for the windows that saw it. Memory: 3 K to 5 K fetches and a store for each of the N·C·H·W cells.
     """
     thread = cuda.grid(1)
     if thread >= dx.size:

@@ -2,6 +2,8 @@
 
 The formulas are those of `optim.Adam` and `optim.SGD`. Computed by an array library each of their dozen operations is a
 launch, a fetch of its operands and a store of its result; here a weight, its gradient and its memory are fetched once.
+They are held in variables in between: the compiler cannot know that `p` and `m` are different memory, and would fetch
+what it has just stored.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ def adam(p, g, m, v, step, new1, beta2, new2, root, eps, decay, shrink, sign):
     """
     i = cuda.grid(1)
     if i < len(p):
-        weight = shrink * p[i]
+        weight, mean, square = shrink * p[i], m[i], v[i]
         gradient = sign * g[i] + decay * weight
-        m[i] += new1 * (gradient - m[i])                                    # β₁ m + (1-β₁) G, with new1 = 1 - β₁
-        v[i] = beta2 * v[i] + new2 * gradient * gradient
-        p[i] = weight - step * m[i] / (math.sqrt(v[i]) * root + eps)
+        mean += new1 * (gradient - mean)                                    # β₁ m + (1-β₁) G, with new1 = 1 - β₁
+        square = beta2 * square + new2 * gradient * gradient
+        m[i], v[i] = mean, square
+        p[i] = weight - step * mean / (math.sqrt(square) * root + eps)
 
 
 @cuda.jit
@@ -34,6 +37,8 @@ def sgd(p, g, v, lr, momentum, new, share_of_v, share_of_g, decay, sign):
     """
     i = cuda.grid(1)
     if i < len(p):
-        gradient = sign * g[i] + decay * p[i]
-        v[i] = momentum * v[i] + new * gradient
-        p[i] -= lr * (share_of_v * v[i] + share_of_g * gradient)
+        weight = p[i]
+        gradient = sign * g[i] + decay * weight
+        velocity = momentum * v[i] + new * gradient
+        v[i] = velocity
+        p[i] = weight - lr * (share_of_v * velocity + share_of_g * gradient)

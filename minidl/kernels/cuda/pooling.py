@@ -115,7 +115,7 @@ def avg_pool2d_input_grad(g, kernel, window, row_counts, column_counts, dx):
 
 @cuda.jit
 def repeat2d(x, factors, y):
-    """y[m,i,j] = x[m, i // r, j // s]:  x (M, H, W)  ->  y (M, H·r, W·s)."""
+    """y[m,i,j] = x[m, i // r, j // s]:  x (M, H, W)  ->  y (M, H·r, W·s). Memory: a fetch and a store a thread."""
     thread = cuda.grid(1)
     if thread < y.size:
         _, rows, columns = y.shape
@@ -126,7 +126,10 @@ def repeat2d(x, factors, y):
 
 @cuda.jit
 def repeat2d_input_grad(g, factors, dx):
-    """dx[m,h,v] = the sum of g over the copies of that cell:  g (M, H·r, W·s)  ->  dx (M, H, W)."""
+    """dx[m,h,v] = the sum of g over the copies of that cell:  g (M, H·r, W·s)  ->  dx (M, H, W).
+
+    Memory: r·s fetches and a store a thread.
+    """
     thread = cuda.grid(1)
     if thread >= dx.size:
         return

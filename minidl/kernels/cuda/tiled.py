@@ -8,7 +8,8 @@ All three functions of a convolution are a product of two matrices,
 
 where X and G are what im2col would write down: the number that a tap sees from a pixel, or 0. Here they are never
 written: `taps` says where a tap lies, and the number is fetched from there when it is needed. The first two are one
-kernel: dx is a convolution of g whose taps go the other way, up and left (with a stride, of g with zeros between).
+kernel: dx is a convolution of g whose taps go the other way, up and left (with a stride, of g with zeros between; see
+`conv2d_input_grad` in this folder's __init__.py).
 
 A block of THREADS threads computes a tile of the result, ROWS × COLUMNS, DEPTH products at a time:
 
@@ -17,9 +18,12 @@ A block of THREADS threads computes a tile of the result, ROWS × COLUMNS, DEPTH
     3. each adds the products to its own PATCH × PATCH results, which stay in registers
     4. they wait again: nobody may overwrite a and b while another still reads
 
+What lies outside of the image, or of the matrices, is put there as 0: so step 3 needs no `if`.
+
 Memory: in step 1 each number is fetched once for a tile, so a number of `b` serves ROWS results and one of `a` COLUMNS.
-With 64 × 64 that is 2 · 8 · 64 fetches for 8 · 64 · 64 products: 1/32 of a fetch for a product, where `naive` has 2.
-In step 3 a thread reads 2 · PATCH numbers of shared memory for PATCH · PATCH products: 1/2, and not 2.
+With 64 × 64 that is 8 · 64 fetches for a and 4 · 8 · 64 for b (a number, and a line of taps that neighbours share), for
+8 · 64 · 64 products: 5/64 of a fetch for a product, where `naive` has 5. In step 3 a thread reads 2 · PATCH numbers of
+shared memory for PATCH · PATCH products: 1/2 of one for each.
 
 A thread's results lie ROWS / PATCH rows and COLUMNS / PATCH columns apart, not side by side: so the 32 threads that run
 in step (a warp) read neighbouring numbers of b, which lie in different banks of shared memory, and store neighbours.
@@ -42,7 +46,7 @@ THREADS = 256
 DEPTH = 8
 PATCH = 4                                       # a thread's share of the tile is PATCH × PATCH
 TILES = ((16, 256), (32, 128), (64, 64))        # ROWS, COLUMNS: a lower tile for a layer of few channels
-PAD = 4                                         # numbers between two lines of a (and of b): see below
+PAD = 4                                         # numbers between two lines of a, and of b: see where a is filled
 
 
 class Kernels(NamedTuple):
@@ -63,7 +67,7 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
     # Two blocks at once on a processor of the GPU: while one waits for memory, the other computes. So a thread may have
     # half of the registers, 128; in float64 that would not do, and numbers would be spilled to memory.
     bounds = {} if is_simulated() else {"launch_bounds": (THREADS, 2 if dtype == np.float32 else 1)}
-    LINE_OF_A, LINE_OF_B = ROWS + PAD, COLUMNS + PAD            # in shared memory, see below
+    LINE_OF_A, LINE_OF_B = ROWS + PAD, COLUMNS + PAD            # in shared memory
 
     @cuda.jit(**bounds)
     def conv2d(x, w, bias, taps, groups, stride, corner, y):
@@ -174,7 +178,10 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
 
 @cuda.jit
 def add_parts(parts, total):
-    """total[i] = sum over p of parts[p, i], in the order of p: parts (P, M) -> total (M,)."""
+    """total[i] = sum over p of parts[p, i], in the order of p: parts (P, M) -> total (M,).
+
+    Memory: P fetches and a store a thread.
+    """
     i = cuda.grid(1)
     if i < len(total):
         s = parts[0, i]

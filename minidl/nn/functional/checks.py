@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl import uploads
 from minidl.errors import DtypeError, LabelError, MinidlError, SettingError, ShapeError
-from minidl.tensors import Tensor, uploads
+from minidl.tensors import Tensor
 
 Made = TypeVar("Made")
 

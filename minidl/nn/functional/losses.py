@@ -12,14 +12,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl import ops
+from minidl import ops, uploads
 from minidl.backend import backend_of, xp_of
 from minidl.errors import DeviceError, DtypeError, LabelError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
 from minidl.nn.functional.activations import softplus
 from minidl.nn.functional.checks import check_floats, check_number, check_numbers
 from minidl.nn.functional.dense import cosine_similarity, pairwise_distance
-from minidl.tensors import Tensor, uploads
+from minidl.tensors import Tensor
 
 Old: TypeAlias = bool | None            # size_average and reduce: what PyTorch had before `reduction`
 
@@ -102,6 +102,10 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
         return losses.squeeze(0) if reduction == "none" else losses
     labels, counts = _labels(target, input, ignore_index, "nll_loss")
     picked = -input.gather(1, labels.long().unsqueeze(1)).squeeze(1)         # (N, C, …) -> (N, …)
+    if uploads.on_host(target) is None:
+        # A label out of range cannot be seen here without waiting, and a GPU takes another class in its place.
+        is_class = (labels >= 0) & (labels < input.shape[1])
+        picked = ops.Where()(is_class, picked, math.nan)
     shares = _shares(labels, counts, weight)
     return _weighted(picked if shares is None else picked * shares, shares, reduction)
 
