@@ -69,7 +69,15 @@ from minidl.ops.elementwise import (
 )
 from minidl.ops.index import Diagonal, Gather, Index, IndexAdd, IndexPut, ScatterAdd
 from minidl.ops.linalg import Einsum, Linear, MatMul, SumOfOuterProducts
-from minidl.ops.loss import BCE, CrossEntropy, CrossEntropyGrad, MeanSquaredError, ScaledDifference
+from minidl.ops.loss import (
+    BCE,
+    CrossEntropy,
+    CrossEntropyGrad,
+    LabelCrossEntropy,
+    LabelCrossEntropyGrad,
+    MeanSquaredError,
+    ScaledDifference,
+)
 from minidl.ops.norm import Normalize
 from minidl.ops.pool import (
     AvgPool2d,
@@ -88,7 +96,8 @@ __all__ = [
     "Atan2", "AvgPool2d", "AvgPool2dInputGrad", "BroadcastTo", "Cast", "Cat", "Ceil", "Clamp", "Clone", "Conv2d",
     "Conv2dInputGrad", "Conv2dWeightGrad", "Cos", "Cosh", "CrossEntropy", "CrossEntropyGrad", "CumSum", "Diagonal",
     "Div", "Einsum", "Equal", "Erf", "Exp", "Expm1", "Floor", "FloorDiv", "Fmod", "Fold", "Gather", "Greater",
-    "GreaterEqual", "HardTanh", "Index", "IndexAdd", "IndexPut", "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10",
+    "GreaterEqual", "HardTanh", "Index", "IndexAdd", "IndexPut", "LabelCrossEntropy", "LabelCrossEntropyGrad",
+    "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10",
     "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError",
     "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU",
     "ReLUGrad", "Remainder", "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaledDifference", "ScatterAdd",

@@ -9,6 +9,7 @@ from minidl import kernels
 from minidl.backend import Array, backend_of, xp_of
 from minidl.graph import Op
 from minidl.ops.activation import log_softmax, softmax
+from minidl.ops.index import along_axis
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -113,6 +114,50 @@ class CrossEntropyGrad(Op):
 
     def backward_q(self, g: Tensor, d: Tensor, z: Tensor) -> Tensor:
         return d.unsqueeze(1) * ((g * z.softmax(1)).sum(1, keepdim=True) - g)
+
+
+class LabelCrossEntropy(Op):
+    """y = the mean over n of  -log p[n, label[n]],  with p = softmax(z) along axis 1.
+
+    This is the mean of `CrossEntropy` where each sample is of one class and all of them count alike.
+
+    z (N, C, …), labels (N, …) of integers  ->  y, a single number
+
+    dL/dz[n, c] = g / N · (p[n, c] - 1 if c is label[n], else p[n, c])
+    """
+
+    def forward(self, z: Array, labels: Array) -> Array:
+        log_p = log_softmax(z, axis=1)
+        right = log_p[along_axis(log_p, labels[:, None], 1)]                # (N, C, …) at (N, 1, …) -> (N, 1, …)
+        return backend_of(z).sum(right, None, False) / -right.size if right.size else right.sum() * math.nan
+
+    def backward_z(self, g: Tensor, z: Tensor, labels: Tensor) -> Tensor:
+        return LabelCrossEntropyGrad()(g, z, labels)
+
+
+class LabelCrossEntropyGrad(Op):
+    """y = d / N · (p - e), with p = softmax(z) along axis 1 and e = 1 at the labels: what LabelCrossEntropy sends to z.
+
+    d, a single number, z (N, C, …), labels (N, …)  ->  y (N, C, …)
+
+    With <g, p> for the sum over c of g · p:
+
+    dL/dd = 1 / N · sum of g · (p - e)        dL/dz = d / N · p · (g - <g, p>)
+    """
+
+    def forward(self, d: Array, z: Array, labels: Array) -> Array:
+        y = softmax(z, 1)
+        y[along_axis(y, labels[:, None], 1)] -= 1
+        y *= d / labels.size
+        return y
+
+    def backward_d(self, g: Tensor, z: Tensor, labels: Tensor) -> Tensor:
+        right = g.gather(1, labels.long().unsqueeze(1))                     # (N, C, …) at (N, 1, …)
+        return ((g * z.softmax(1)).sum() - right.sum()) / labels.numel()
+
+    def backward_z(self, g: Tensor, d: Tensor, z: Tensor, labels: Tensor) -> Tensor:
+        p = z.softmax(1)
+        return d / labels.numel() * p * (g - (g * p).sum(1, keepdim=True))
 
 
 class BCE(Op):

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from minidl.backend import Array, as_array, as_number, backend_of, out_of_memory, quiet, xp_of
+from minidl.backend import Array, as_array, as_number, backend_of, device_of, out_of_memory, quiet, xp_of
 from minidl.errors import DeviceError, SettingError, ShapeError
 from minidl.graph import new_tensor
 from minidl.kernels.threads import together
@@ -139,11 +139,6 @@ class Optimizer:
     def _step_of(self, p: Tensor, g: Array, group: dict[str, Any], update: Callable[..., bool]) -> bool:
         """Change p and what is remembered of it, by one of the two ways to update; whether that one could do it."""
         state = self.state[p]
-        for name, value in state.items():
-            if isinstance(value, Tensor) and type(value.array) is not type(p.array):
-                raise DeviceError(f'got a parameter on "{p.device}" and its {name} on "{value.device}", expected one '
-                                  f"device; move what is remembered too, with optimizer.load_state_dict("
-                                  f"optimizer.state_dict())", where=self._name)
         memory = {name: value.array if isinstance(value, Tensor) else value for name, value in state.items()}
         try:
             if not update(p.array, g, memory, group):
@@ -165,6 +160,11 @@ class Optimizer:
         return False
 
     def _update_by_formula(self, p: Array, g: Array, state: dict[str, Any], group: dict[str, Any]) -> bool:
+        for name, value in state.items():
+            if hasattr(value, "dtype") and type(value) is not type(p):
+                raise DeviceError(f'got a parameter on "{device_of(p)}" and its {name} on "{device_of(value)}", '
+                                  f"expected one device; move what is remembered too, with optimizer.load_state_dict("
+                                  f"optimizer.state_dict())", where=self._name)
         self.update(p, self.gradient(p, g, group), state, group)
         return True
 

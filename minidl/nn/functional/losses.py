@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl import ops, uploads
+from minidl import dtypes, ops, uploads
 from minidl.backend import backend_of, xp_of
 from minidl.errors import DeviceError, DtypeError, LabelError, SettingError, ShapeError
 from minidl.graph import is_tensor, new_tensor
@@ -74,8 +74,12 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
         wanted = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
         return reduced(ops.CrossEntropy()(input, wanted if weight is None else wanted * class_weight), reduction)
     labels, counts = _labels(target, input, ignore_index, "cross_entropy")
+    seen = uploads.on_host(target) is not None
+    is_plain = reduction == "mean" and weight is None and counts is None and not label_smoothing
+    if is_plain and seen and input.dtype != dtypes.float16:
+        return ops.LabelCrossEntropy()(input, labels)                        # the common case, in one op
     wanted = _as_probabilities(labels, input)
-    if uploads.on_host(target) is None:
+    if not seen:
         # a label out of range cannot be seen here without waiting; 0/0 makes its loss nan instead of 0
         wanted = wanted / wanted.sum(1, keepdim=True)
     if label_smoothing:
@@ -157,6 +161,10 @@ def _labels(target: Tensor, scores: Tensor, ignore_index: int, where: str) -> tu
         raise LabelError(f"got labels of {target.dtype}, expected integer class indices; use labels.long()",
                          where=where)
     labels, counts, numbers = target, None, uploads.on_host(target)
+    if numbers is not None and numbers.size:
+        low, high = numbers.min(), numbers.max()
+        if low >= 0 and high < scores.shape[1] and not low <= ignore_index <= high:
+            return labels, None                             # all are classes, and all count
     if numbers is None or (numbers == ignore_index).any():
         counts = target != ignore_index
         labels = ops.Where()(counts, target, 0)
