@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from minidl import kernels
@@ -89,6 +90,7 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Tensor], wanted
     order = topological_order([node for node, _ in roots])
     useful = _leading_to(wanted, order)
     gradient_of: dict[Node, Tensor] = {}
+    recording = Recording(create_graph)
     for node, g in roots:
         gradient_of[node] = gradient_of[node] + g if node in gradient_of else g
 
@@ -107,7 +109,7 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Tensor], wanted
             raise GraphError(f"backward went through {node.op} before and freed what it had kept; "
                              f"call backward(retain_graph=True) the first time", where=node.where)
 
-        with Recording(create_graph), kernels.use_kernels(node.kernels):
+        with recording, kernels.use_kernels(node.kernels):
             try:
                 if node.op.once_differentiable:
                     sent = _gradients_once(node, g, useful)
@@ -148,27 +150,16 @@ def _after_hook(hook: Any, g: Tensor, node: Node, create_graph: bool) -> Tensor:
 
 
 def topological_order(roots: Sequence[Node]) -> list[Node]:
-    """Every node that the roots were computed from, each after all the nodes that use it."""
-    uses = dict.fromkeys(roots, 0)
-    to_visit = list(uses)
+    """Every node that the roots were computed from, each after all the nodes that use it: the newest first, because
+    a node is made after those that it was computed from.
+    """
+    found, to_visit = set(roots), list(roots)
     while to_visit:
         for parent in to_visit.pop().parents:
-            if parent is not None:
-                if parent not in uses:
-                    uses[parent] = 0
-                    to_visit.append(parent)
-                uses[parent] += 1
-    ready = [node for node in dict.fromkeys(roots) if uses[node] == 0]
-    order = []
-    while ready:
-        node = ready.pop()
-        order.append(node)
-        for parent in node.parents:
-            if parent is not None:
-                uses[parent] -= 1
-                if uses[parent] == 0:
-                    ready.append(parent)
-    return order
+            if parent is not None and parent not in found:
+                found.add(parent)
+                to_visit.append(parent)
+    return sorted(found, key=attrgetter("number"), reverse=True)
 
 
 def _leading_to(wanted: set[Node] | None, order: list[Node]) -> set[Node]:

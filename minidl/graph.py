@@ -9,6 +9,7 @@ itself, which `minidl.tensors` hands over with `set_tensor_class`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import weakref
@@ -327,17 +328,21 @@ class Kept:
         return f"Kept({self.array!r})"
 
 
+_node_numbers = itertools.count()
+
+
 class Node:
     """One recorded call, or a leaf (`op` is None). Edges point from a result to what it was computed from.
 
     An edge keeps no array alive: arrays are held by `kept` alone, which `release` empties once backward went through.
     """
 
-    __slots__ = ("__weakref__", "_line", "_modules", "dtype", "hooks", "kept", "kernels", "op", "parents", "released",
-                 "retains_grad", "shape", "tensor")
+    __slots__ = ("__weakref__", "_line", "_modules", "dtype", "hooks", "kept", "kernels", "number", "op", "parents",
+                 "released", "retains_grad", "shape", "tensor")
 
     def __init__(self, op: Op | None, inputs: Sequence[Any], parents: tuple[Node | None, ...], y: Tensor) -> None:
         self.op: Any = op
+        self.number = next(_node_numbers)   # later ones are larger: the order in which the computation went
         self.parents = parents              # aligned with the inputs; None where no gradient is needed
         self.shape: tuple[int, ...] = y.array.shape
         self.dtype: Dtype = y.array.dtype
