@@ -260,17 +260,17 @@ def square(index, down, across):
 def cut_out(x, n, top, left, size, patch):
     """A square of size × size pixels, zeros where it lies outside of the image."""
     _, height, width, channels = x.shape
-    first, last = max(0, -left) * channels, max(0, min(size, width - left)) * channels      # what is inside of a row
+    pixels, zero = x.reshape(-1), zeros(1, LANES)
     for r in range(size):
-        line = patch[r * size * channels:(r + 1) * size * channels]
-        if not 0 <= top + r < height or first >= last:
-            line[:] = 0
-            continue
-        line[:first], line[last:] = 0, 0
-        row, inside = x[n, top + r].reshape(-1), line[first:last]                           # (W*C,)
-        source = row[left * channels + first:left * channels + last]
-        for i in range(inside.size):
-            inside[i] = source[i]
+        for c in range(size):
+            target = (r * size + c) * channels
+            if 0 <= top + r < height and 0 <= left + c < width:
+                source = ((n * height + top + r) * width + left + c) * channels
+                for o in range(0, channels, LANES):
+                    save(patch, target + o, load(pixels, source + o))
+            else:
+                for o in range(0, channels, LANES):
+                    save(patch, target + o, zero)
 
 
 @compiled
