@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -29,7 +30,10 @@ def is_available() -> bool:
 
 def device_count() -> int:
     """How many GPUs there are."""
-    return int(_cupy().cuda.runtime.getDeviceCount()) if is_available() else 0
+    if not is_available():
+        return 0
+    cupy = importlib.import_module("minidl.cupy_backend").cupy_or_error()       # without taking one into use
+    return int(cupy.cuda.runtime.getDeviceCount())
 
 
 def current_device() -> int:

@@ -154,6 +154,17 @@ except minidl.errors.DeviceError as error: print(error)
 
 
 @on_stand_in
+def test_counting_cards_takes_none_into_use():
+    out = run("""
+card = stand_in_cupy.install(cards=3)
+print(minidl.cuda.device_count(), card.used)
+minidl.cuda.set_device(1)
+print(minidl.cuda.current_device(), card.used)
+""").splitlines()
+    assert out == ["3 []", "1 [1]"]
+
+
+@on_stand_in
 def test_memory_that_is_not_there():
     out = run("""
 stand_in_cupy.install(memory=1000)

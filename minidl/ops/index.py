@@ -81,20 +81,23 @@ def check_arrays(shape: tuple[int, ...], key: Key, indices: list[Tensor]) -> Non
     if not indices or backend_of(indices[0].array).is_host:
         return
     remaining, axis = iter(indices), 0
-    axes_of = [0 if part is None or part is Ellipsis else 1 for part in key.parts]
-    for place, part in enumerate(key.parts):
-        if part is Ellipsis:
-            axis += len(shape) - sum(axes_of) - sum(x.ndim - 1 for x in indices if x.dtype.kind == "b")
-        elif part is Key.ARRAY:
-            index = next(remaining)
-            numbers, size = uploads.on_host(index), shape[axis]
+    parts = [next(remaining) if part is Key.ARRAY else part for part in key.parts]
+    axes_of = [_axes_of(part) for part in parts]
+    for part, axes in zip(parts, axes_of, strict=True):
+        if hasattr(part, "array") and axis < len(shape):                    # else NumPy says that there are too many
+            numbers, size = uploads.on_host(part), shape[axis]
             if numbers is not None and numbers.size and not (-size <= numbers.min() and numbers.max() < size):
                 wrong = numbers.max() if numbers.max() >= size else numbers.min()
                 raise OutOfRangeError(f"got the index {wrong}, expected {-size} to {size - 1} along dim {axis}",
                                       where="index")
-            axis += index.ndim if index.dtype.kind == "b" else 1        # a mask covers as many axes as it has
-        else:
-            axis += axes_of[place]
+        axis += len(shape) - sum(axes_of) if part is Ellipsis else axes
+
+
+def _axes_of(part: Any) -> int:
+    """How many axes a part between brackets is about; a mask covers as many as it has."""
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if hasattr(part, "array") and part.dtype.kind == "b" else 1
 
 
 class Index(Op):
