@@ -77,7 +77,7 @@ def chosen_device(asked: str, only_on_cpu: str) -> tuple[str, str]:
     if asked == "auto":
         from minidl.train.settings import why_auto
 
-        device = "cuda" if minidl.cuda.is_available() else "cpu"
+        device = str(minidl.accelerator.current_accelerator() or "cpu")
         why = why_auto(device)
     minidl.zeros(1, device=device)
     return device, why

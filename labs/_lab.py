@@ -34,8 +34,9 @@ import numpy as np
 
 import minidl
 from labs._arguments import chosen_device, parse
-from labs._report import Report, as_text, code, plain, processor, prose, right_aligned, versions
+from labs._report import Report, as_text, code, plain, prose, right_aligned, versions
 from minidl.datasets.files import data_root, find_together
+from minidl.environment import processor_name
 from minidl.errors import MinidlError, SettingError
 from minidl.writing import replace_whole
 
@@ -278,7 +279,7 @@ class Lab:
                            for (name, train), data in self._loaded.items()},
                 "data_files": {str(path): path.stat().st_size
                                for data in self._loaded.values() for path in files_of(data)},
-                "versions": versions(), "platform": platform.platform(), "processor": processor(), "cores": cores,
+                "versions": versions(), "platform": platform.platform(), "processor": processor_name(), "cores": cores,
                 "gpu": minidl.cuda.get_device_name() if self.device.startswith("cuda") else None,
                 "threads": minidl.get_num_threads(), "files": sorted(files | last)}
 

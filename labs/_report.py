@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 import minidl
-from minidl import environment
 from minidl.errors import DtypeError
 
 STYLE = """
@@ -142,11 +141,3 @@ def versions() -> dict[str, str]:
     packages = ("numpy", "numba", "scipy", "scikit-learn", "matplotlib")
     return {"python": platform.python_version(), "minidl": minidl.__version__,
             **{package: importlib.metadata.version(package) for package in packages}}
-
-
-def processor() -> str:
-    """The name of the processor, as far as the system tells it."""
-    for line in environment.processor().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

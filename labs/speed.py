@@ -28,8 +28,8 @@ from rich.progress import track
 from labs import _speed_worker
 from labs._arguments import one_of, positive
 from labs._lab import Lab
-from labs._report import processor
 from labs._speed_worker import CHECKED, ENGINES, WORKLOADS, Worker
+from minidl.environment import processor_name
 from minidl.errors import SettingError
 
 TOLERANCE = 1e-3                    # by which the losses may differ, relative to PyTorch's
@@ -215,7 +215,7 @@ lab.figure(figure, "memory", "What a step needs at most. A dash in the table is 
 lab.section("How it was measured")
 versions = ", ".join(f"{title} {facts[engine]['version']} ({facts[engine]['threads']} threads)"
                      for engine, title in (("minidl", "minidl"), ("torch", "PyTorch")) if engine in facts)
-lab.say(f"{versions}; {processor()}, {os.cpu_count()} cores{', without AVX-512' if args.avx2 else ''}; float32. "
+lab.say(f"{versions}; {processor_name()}, {os.cpu_count()} cores{', without AVX-512' if args.avx2 else ''}; float32. "
         f"{args.rounds} rounds; in each, every engine has a turn of one step to warm up and then "
         f"{args.steps or '20 (W3 and W4: 3)'} that are timed, while the processes of the others sleep. PyTorch is "
         f"eager, its optimizers are `fused=True`, the fastest of its three; at its best it also has channels_last "

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from minidl import kernels
 from minidl.backend import backend_of, is_writable, out_of_memory, xp_of
 from minidl.custom import Function, Variable
-from minidl.errors import DeviceError, GraphError, MinidlError, ShapeError, no_such_name
+from minidl.errors import DeviceError, GraphError, OutOfMemoryError, ShapeError, no_such_name
 from minidl.graph import Cast, Node, Observer, Op, is_tensor, new_tensor, observers
 from minidl.recording import HookHandle, Recording, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, state
 
@@ -115,8 +115,10 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Tensor], wanted
                     sent = _gradients_once(node, g, useful)
                 else:
                     sent = node.gradients(g, useful)        # here the op's backward is called
+            except OutOfMemoryError:                        # of an op that backward called, in words already
+                raise
             except MemoryError as error:
-                raise _in_words(error, g.array, node.where) from error
+                raise out_of_memory(error, backend_of(g.array), node.where) from error
             for _, parent, gradient in sent:                # a tensor used twice gets the sum of both gradients
                 gradient_of[parent] = gradient_of[parent] + gradient if parent in gradient_of else gradient
         if not retain_graph:
@@ -125,11 +127,6 @@ def walk(roots: Sequence[tuple[Node, Tensor]], found: dict[Node, Tensor], wanted
         for observer in observers:
             observer.op_went_back(step)
         yield step
-
-
-def _in_words(error: MemoryError, array: Any, where: str) -> MemoryError:
-    """The array library's MemoryError as one sentence; an op's is one already."""
-    return error if isinstance(error, MinidlError) else out_of_memory(error, backend_of(array).free_memory(), where)
 
 
 def _after_hook(hook: Any, g: Tensor, node: Node, create_graph: bool) -> Tensor:

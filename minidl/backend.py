@@ -187,8 +187,9 @@ def as_number(value: Any) -> bool | int | float | None:
     return None
 
 
-def out_of_memory(error: MemoryError, free: tuple[int, int] | None, where: str) -> OutOfMemoryError:
+def out_of_memory(error: MemoryError, backend: Backend, where: str) -> OutOfMemoryError:
     """The array library's MemoryError in words: what was asked for, what is there, and what to do."""
+    free = backend.free_memory()
     asked = getattr(error, "_size", None) or getattr(error, "_total_size", None)        # CuPy's, and NumPy's
     what = f"{int(asked):,} bytes" if asked else f"more memory ({error})"
     there = f", and {free[0]:,} of {free[1]:,} bytes on the GPU are free" if free else ", more than the system gives"

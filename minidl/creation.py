@@ -28,7 +28,7 @@ Place = str | device | None
 def _finished(array: np.ndarray, place: Place, requires_grad: bool) -> Tensor:
     """A new host array as a tensor on the device that was asked for."""
     tensor = Tensor._of(backend_for(place or "cpu").from_host(array))
-    if place is not None and array.dtype.kind in "iu":
+    if place is not None:
         uploads.note(tensor, array)
     return tensor.requires_grad_() if requires_grad else tensor
 

@@ -61,8 +61,8 @@ def _problem_of(cupy: Any) -> str | None:
                 "(--device cpu)")
     needed = runtime.runtimeGetVersion()
     if driver // 1000 < needed // 1000:                     # 12080 is CUDA 12.8; minor versions go together
-        return (f"the NVIDIA driver knows CUDA {_version(driver)}, CuPy was made for {_version(needed)}; update the "
-                f"driver, or pip uninstall {' '.join(wheels()) or 'cupy'} and pip install "
+        return (f"the NVIDIA driver knows CUDA {version_text(driver)}, CuPy was made for {version_text(needed)}; "
+                f"update the driver, or pip uninstall {' '.join(wheels()) or 'cupy'} and pip install "
                 f"'minidl[cuda{driver // 1000}]'")
     try:
         count = runtime.getDeviceCount()
@@ -101,7 +101,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _version(number: int) -> str:
+def version_text(number: int) -> str:
+    """13020 is CUDA 13.2."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -151,7 +152,7 @@ def _upload(array: np.ndarray) -> Array:
     try:
         return cupy_or_error().asarray(array, order="C")
     except MemoryError as error:
-        raise out_of_memory(error, _free_memory(), "to") from error
+        raise out_of_memory(error, _backend(_in_use[0]), "to") from error
 
 
 def _on_our_card() -> None:

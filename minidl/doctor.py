@@ -81,9 +81,8 @@ def _machine(problems: Problems) -> Iterator[Row]:
     yield "minidl", f"{__version__}, in {Path(__file__).parent}"
     yield "Python", f"{platform.python_version()}, {sys.executable}"
     yield "system", platform.platform()
-    names = re.findall(r"^model name\s*:\s*(.+)$", environment.processor(), re.MULTILINE)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield "processor", f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"
+    yield "processor", f"{environment.processor_name()}, {cores} cores"
 
 
 def _packages(problems: Problems) -> Iterator[Row]:
@@ -202,8 +201,8 @@ def _card() -> str:
         return _in_short(error)
     free = f"{memory[0] / 2**30:.1f} of {memory[1] / 2**30:.1f} GiB free" if memory else "memory unknown"
     driver = next((driver for _, driver in _cards()), "unknown")
-    return (f"{card.name} (sm_{card.major}{card.minor}), {free}, driver {driver}, which knows CUDA {known // 1000}."
-            f"{known % 1000 // 10}")
+    return (f"{card.name} (sm_{card.major}{card.minor}), {free}, driver {driver}, which knows CUDA "
+            f"{cupy_backend.version_text(known)}")
 
 
 def _cards() -> list[tuple[str, str]]:

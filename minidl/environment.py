@@ -30,6 +30,16 @@ def processor() -> str:
         return ""
 
 
+def processor_name() -> str:
+    """The name of the processor, as far as the system tells it."""
+    for line in processor().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    import platform  # here, because `import minidl` is to be light
+
+    return platform.processor() or platform.machine()
+
+
 # Threads that wait for work must not spin: Numba's and the matrix library's take turns on the same cores, and spinning
 # ones steal milliseconds from each other. OpenMP reads this once, before its first parallel region.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -177,8 +177,8 @@ class Op:
             except (ValueError, TypeError, IndexError) as error:
                 raise self._explained(error, inputs) from error
             except MemoryError as error:
-                free = next(backend_of(x).free_memory() for x in arrays if hasattr(x, "dtype"))
-                raise out_of_memory(error, free, _name_for_people(self)) from error
+                backend = next(backend_of(x) for x in arrays if hasattr(x, "dtype"))
+                raise out_of_memory(error, backend, _name_for_people(self)) from error
         _share_version_of_views(y, inputs)
         if state.recording:
             parents = self._parents(inputs, y)

@@ -17,8 +17,8 @@ MOST = 1 << 16                              # numbers: labels of a batch, not a 
 
 
 def note(tensor: Any, numbers: np.ndarray) -> None:
-    """Remember what was uploaded into this tensor; nothing to remember if it is on the host."""
-    if numbers.size <= MOST and not backend_of(tensor.array).is_host:
+    """Remember the integers that were uploaded into this tensor; nothing to remember of floats, or on the host."""
+    if numbers.dtype.kind in "iu" and numbers.size <= MOST and not backend_of(tensor.array).is_host:
         tensor.version.uploaded = tensor.version.count, tensor.array, numbers.copy()
 
 

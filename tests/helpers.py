@@ -1,10 +1,30 @@
 """What several suites use."""
 
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 
 import minidl
+import minidl.nn.functional as F
 from minidl.graph import Op
 from minidl.tensors import Tensor
+from minidl.train import LightningModule
+
+
+class Classifier(LightningModule):
+    """A module whose `net` tells classes apart; a test adds the net and the optimizer."""
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
 
 def f64(data, requires_grad=True) -> Tensor:
@@ -32,3 +52,13 @@ def square_once() -> Op:
             return g * doubled
 
     return Once()
+
+
+def changed_module(file: str, old: str, new: str) -> ModuleType:
+    """minidl/FILE with OLD replaced by NEW, as a module beside the real one."""
+    path = Path(minidl.__file__).parent / file
+    source = path.read_text(encoding="utf-8")
+    assert old in source, f"{old!r} is not in {file}"
+    module = ModuleType(f"minidl.{file.removesuffix('.py').replace('/', '.')}")
+    exec(compile(source.replace(old, new), str(path), "exec"), module.__dict__)
+    return module

@@ -9,14 +9,12 @@ Every case runs on small, odd sizes, into results that are nan before, and is co
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from unittest import mock
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"                # before anything loads numba.cuda
@@ -25,10 +23,11 @@ import numpy as np
 from numba import float32, float64
 
 import minidl
-from minidl import kernels, nn, optim
+from minidl import nn, optim
 from minidl.debug import simulator
 from minidl.kernels import reference, threads
 from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
+from tests.helpers import changed_module
 
 CONVOLUTIONS = {
     "plain": ((2, 2, 5, 6), (3, 2, 3, 3), {}),
@@ -53,8 +52,7 @@ POOLINGS = {
 
 
 def poisoned(shape, dtype=float, **_):
-    kind = np.dtype(dtype)
-    return np.full(shape, np.nan if kind.kind == "f" else np.iinfo(kind).min, kind)
+    return simulator._poisoned(shape, dtype)
 
 
 def error(got, expected, scale) -> float:
@@ -161,19 +159,6 @@ def training_step():
     yield "training step", lambda: run("fake", "cuda"), (), expected, np.ones_like(expected)
 
 
-def load_changed(file: str, old: str, new: str) -> None:
-    """Put a changed copy of minidl/kernels/cuda/FILE in its place."""
-    from minidl.kernels import cuda
-
-    path = Path(kernels.__file__).parent / "cuda" / file
-    source = path.read_text(encoding="utf-8")
-    assert source.count(old) >= 1, f"{old!r} is not in {file}"
-    spec = importlib.util.spec_from_loader(f"minidl.kernels.cuda.{path.stem}", loader=None)
-    module = importlib.util.module_from_spec(spec)
-    exec(compile(source.replace(old, new), str(path), "exec"), module.__dict__)
-    setattr(cuda, path.stem, module)
-
-
 def is_right(result) -> bool:
     return not isinstance(result, str) and result[0] <= 1
 
@@ -197,10 +182,12 @@ def recorded(launch, cuda, signatures: set) -> Callable[..., None]:
 
 def main(order: str, *change: str) -> None:
     simulator.install(int(order) if order.isdigit() else order)
-    if change:
-        load_changed(*change)
     from minidl.kernels import cuda
     from minidl.kernels.cuda import launching
+
+    if change:
+        file, old, new = change
+        setattr(cuda, file.removesuffix(".py"), changed_module(f"kernels/cuda/{file}", old, new))
 
     results, signatures = {}, set()
     with minidl.use_kernels("cuda"), mock.patch.object(cuda, "launch", recorded(cuda.launch, cuda, signatures)):

@@ -17,6 +17,7 @@ import pytest
 import minidl
 from minidl.debug import simulator
 from minidl.errors import DeviceError, SettingError
+from tests.helpers import changed_module
 
 ROOT = Path(minidl.__file__).parent.parent
 ORDERS = ("forward", "reverse", "7")                    # in which the threads of a block run
@@ -243,22 +244,13 @@ def kernel_and_arguments(name: str, way: str, number, change: tuple[str, ...] = 
         "repeat2d_input_grad": (maps, pair, maps), "adam": (row,) * 4 + (number,) * 9, "sgd": (row,) * 3 + (number,) * 7,
     }[name]
     if "×" in way:
-        tiled = changed("tiled.py", *change) if change else kernels_of("cuda").tiled
+        tiled = changed_module("kernels/cuda/tiled.py", *change) if change else kernels_of("cuda").tiled
         made = tiled.kernels(np.dtype(as_dtype(number)), *(int(n) for n in way.split(" × ")))
         kernel = getattr(made, name)
     else:
         kernel = next(getattr(module, name) for module in (kernels_of("cuda.naive"), kernels_of("cuda.tiled"), kernels_of("cuda.pooling"),
                                                           kernels_of("cuda.optimizers")) if hasattr(module, name))
     return kernel.py_func, arguments, kernel.targetoptions.get("launch_bounds")
-
-
-def changed(file: str, old: str, new: str):
-    path = ROOT / "minidl/kernels/cuda" / file
-    source = path.read_text(encoding="utf-8")
-    assert old in source
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("minidl.kernels.cuda.changed", loader=None))
-    exec(compile(source.replace(old, new), str(path), "exec"), module.__dict__)
-    return module
 
 
 def compiled(name: str, way: str, number, card: str, change: tuple[str, ...] = ()) -> dict[str, int]:

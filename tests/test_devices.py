@@ -18,13 +18,14 @@ from minidl.data import DataLoader, TensorDataset
 from minidl.datasets import Digits
 from minidl.errors import LabelError, MinidlError
 from minidl.kernels import im2col
-from minidl.train import Callback, EarlyStopping, LightningModule, ModelCheckpoint, Trainer
+from minidl.train import Callback, EarlyStopping, ModelCheckpoint, Trainer
 from tests.figures import run_here
+from tests.helpers import Classifier
 
 DEVICES = ("cpu", "fake")
 
 
-class Net(LightningModule):
+class Net(Classifier):
     """Convolution, norms, dropout: what layers keep, draw and count."""
 
     def __init__(self, optimizer="Adam", **settings):
@@ -33,17 +34,6 @@ class Net(LightningModule):
         self.net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Tanh(), nn.MaxPool2d(2),
                                  nn.Dropout2d(0.25), nn.Flatten(), nn.Linear(64, 16), nn.LayerNorm(16), nn.Tanh(), nn.Dropout(0.5),
                                  nn.Linear(16, 10))
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        loss = F.cross_entropy(self(batch[0]), batch[1])
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
     def configure_optimizers(self):
         return OPTIMIZERS[self.hparams.optimizer](self.parameters())
@@ -507,6 +497,15 @@ def test_an_index_beyond_the_end_that_the_host_knows_is_an_error(pick):
     with pytest.raises((IndexError, LabelError), match="got the index"):
         pick(x)
     assert set(fake.syncs.calls) <= {"mask"}
+
+
+def test_more_index_arrays_than_axes_are_the_same_error_as_on_the_cpu():
+    for device in DEVICES:
+        x = minidl.zeros(3, 4, device=device)
+        with pytest.raises(IndexError, match="too many indices"):
+            x[[0], [1], [2]]
+        with pytest.raises(IndexError, match="too many indices"):
+            x[[0], [1], [2]] = 1.0
 
 
 def test_an_index_that_only_the_device_knows_goes_on_from_the_other_end():

@@ -35,28 +35,18 @@ from minidl.train import (
 )
 from minidl.train.loggers import Logger
 from minidl.train.settings import why_auto
+from tests.helpers import Classifier
 
 ROOT = Path(__file__).parent.parent
 HOOKS_OF_STEP = ["on_train_batch_start", "training_step", "on_before_zero_grad", "on_before_backward",
                  "on_after_backward", "on_before_optimizer_step", "on_train_batch_end"]
 
 
-class Net(LightningModule):
+class Net(Classifier):
     def __init__(self, lr=0.1, dropout=0.2):
         super().__init__()
         self.save_hyperparameters()
         self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 3))
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        loss = F.cross_entropy(self(batch[0]), batch[1])
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
     def test_step(self, batch, batch_idx):
         self.log("test_loss", F.cross_entropy(self(batch[0]), batch[1]))

@@ -14,7 +14,6 @@ import os
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -58,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif (reason := why_no_cuda()) is not None:
         print(f"There is no GPU to check: {reason}", flush=True)  # noqa: T201
         return 2
-    warnings.filterwarnings("ignore", message="Grid size")          # Numba's, about kernels with little to do
     session = Session(args.out, rehearsal=args.rehearse, budget=args.budget,
                       seed=time.time_ns() % 2**32 if args.seed is None else args.seed)
     session.say(f"seed {session.seed}; the report is written to {session.out}")

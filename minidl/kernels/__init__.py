@@ -64,10 +64,10 @@ def active(array: Array) -> ModuleType:
     if name == "cuda" and backend.kernels != "cuda" and os.environ.get(_SIMULATOR) != "1":
         raise DeviceError(f'the "cuda" kernels run on a GPU, the array is on "{backend.name}"; move the tensor with '
                           f'.to("cuda"), or set {_SIMULATOR}=1 to step through them on the CPU', where="kernels")
-    return _module(name)
+    return kernel_module(name)
 
 
-def _module(name: str) -> ModuleType:
+def kernel_module(name: str) -> ModuleType:
     """minidl.kernels.NAME, loaded at first use."""
     name = f"minidl.kernels.{name}"
     return sys.modules.get(name) or importlib.import_module(name)       # import_module takes a lock each time
@@ -87,7 +87,7 @@ def passes_for(*arrays: Array, among: int = 0) -> ModuleType | None:
     alike = all(type(a) is np.ndarray and a.dtype == first.dtype and in_the_same_order(a, first) for a in arrays)
     if not alike or first.dtype not in (np.float32, np.float64) or in_a_row(first) is None:
         return None
-    return _module("passes")
+    return kernel_module("passes")
 
 
 def steps_for(*arrays: Array, among: int = 0) -> ModuleType | None:
@@ -102,7 +102,7 @@ def steps_for(*arrays: Array, among: int = 0) -> ModuleType | None:
         return None
     alike = all(type(a) is type(first) and a.dtype == first.dtype and a.shape == first.shape and a.flags.c_contiguous
                 for a in arrays)
-    return _module("cuda") if alike and first.dtype in (np.float32, np.float64) else None
+    return kernel_module("cuda") if alike and first.dtype in (np.float32, np.float64) else None
 
 
 class use_kernels:

@@ -127,9 +127,3 @@ def whole_tiles(addresses: np.ndarray) -> np.ndarray:
     """The addresses in a row, the last one repeated until there are enough for whole tiles."""
     addresses = addresses.ravel()
     return np.pad(addresses, (0, -len(addresses) % ROWS), mode="edge")
-
-
-def before(geometry: Conv2dGeometry) -> tuple[int, int]:
-    """The padding above and to the left of an image."""
-    (top, _), (left, _) = geometry.padding
-    return top, left

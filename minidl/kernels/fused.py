@@ -13,13 +13,12 @@ definition of what fused_simd.py does image by image, while z and G are still in
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
 from minidl.backend import Array, backend_of, xp_of
-from minidl.kernels import active
+from minidl.kernels import active, kernel_module
 from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry
 from minidl.kernels.threads import get_num_threads
 
@@ -119,7 +118,7 @@ def _is_fast(x: Array, *others: Array | None) -> bool:
 
 
 def _compiled() -> ModuleType:
-    return importlib.import_module("minidl.kernels.fused_simd")
+    return kernel_module("fused_simd")
 
 
 def _relu_in_place(z: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl.backend import Array
 from minidl.kernels import winograd
-from minidl.kernels.addresses import before, forward_tables, input_grad_tables
+from minidl.kernels.addresses import forward_tables, input_grad_tables
 from minidl.kernels.compiling import compiled
 from minidl.kernels.fused import Kept, Stages
 from minidl.kernels.geometry import Conv2dGeometry
@@ -58,7 +58,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Conv2dGeometry, stage
     numbers, images = len(x) * size[0] * size[1] * w.size / 16, channels_last(x)
     if winograd.fits(geometry, x.shape[1], outputs):
         biases = np.zeros(outputs, np.float32) if b is None else np.ascontiguousarray(b)
-        parallel(forward_by_winograd, parts(len(x), numbers), images, before(geometry), winograd.table_of_weights(w),
+        parallel(forward_by_winograd, parts(len(x), numbers), images, geometry.before, winograd.table_of_weights(w),
                  biases, size, _images_at_once(size), rest, blocked, indices, y)
     else:
         frame, tables = forward_tables(geometry, x.shape[1], outputs)
@@ -105,7 +105,7 @@ def weight_grad(x: Array, g: Array, kept: Kept, geometry: Conv2dGeometry, stages
     sums = np.zeros((len(ranges), together * outputs), np.float64)
     if winograd.fits(geometry, channels, outputs):
         table, at_once, of_rows = winograd.empty_sums(len(ranges), channels, outputs)
-        parallel_parts(weight_grad_by_winograd, ranges, way, size, _images_at_once(size), x, before(geometry), at_once,
+        parallel_parts(weight_grad_by_winograd, ranges, way, size, _images_at_once(size), x, geometry.before, at_once,
                        of_rows, table, sums)
         dw = winograd.weights_of(table, outputs)
     else:

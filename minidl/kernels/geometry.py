@@ -55,6 +55,12 @@ class Window2d:
         """The size of the image with all cells that any window touches, padding included."""
         return self._reach(0), self._reach(1)
 
+    @property
+    def before(self) -> Pair:
+        """The padding above and to the left of an image."""
+        (top, _), (left, _) = self.padding
+        return top, left
+
     def extent(self, axis: int) -> int:
         """The cells from the first to the last tap of one window."""
         return self.dilation[axis] * (self.kernel_size[axis] - 1) + 1

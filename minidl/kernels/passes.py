@@ -12,6 +12,7 @@ import numpy as np
 from minidl.backend import Array
 from minidl.kernels.compiling import compiled
 from minidl.kernels.layout import in_a_row
+from minidl.kernels.step_numbers import numbers_of_adam, numbers_of_sgd
 from minidl.kernels.threads import parallel, parallel_parts, parts, ran
 
 # -- activations -------------------------------------------------------------------------------------------------------
@@ -117,8 +118,7 @@ def sgd(p: Array, g: Array, v: Array, lr: float, momentum: float, new: float, ne
         sign: float) -> None:
     """The formulas of `optim.SGD` with G = sign · g + decay · p: v ← momentum · v + new · G,   p ← p - lr · v."""
     ran["passes.sgd"] += 1
-    share_of_v, share_of_g = (momentum, 1.0) if nesterov else (1.0, 0.0)
-    _in_parallel(_sgd, p, g, v, numbers=(lr, momentum, new, share_of_v, share_of_g, decay, sign))
+    _in_parallel(_sgd, p, g, v, numbers=numbers_of_sgd(lr, momentum, new, nesterov, decay, sign))
 
 
 @compiled
@@ -134,9 +134,7 @@ def adam(p: Array, g: Array, m: Array, v: Array, lr: float, betas: tuple[float, 
          decay: float, shrink: float, sign: float) -> None:
     """The formulas of `optim.Adam` with G = sign · g + decay · p, after p ← shrink · p."""
     ran["passes.adam"] += 1
-    beta1, beta2 = betas
-    _in_parallel(_adam, p, g, m, v, numbers=(
-        lr / (1 - beta1 ** t), 1 - beta1, beta2, 1 - beta2, (1 - beta2 ** t) ** -0.5, eps, decay, shrink, sign))
+    _in_parallel(_adam, p, g, m, v, numbers=numbers_of_adam(lr, betas, eps, t, decay, shrink, sign))
 
 
 @compiled

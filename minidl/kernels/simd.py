@@ -32,7 +32,6 @@ from minidl.kernels.addresses import (
     Runs,
     Tables,
     all_of,
-    before,
     forward_tables,
     input_grad_tables,
     pixel_runs,
@@ -86,7 +85,7 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = No
     ran["simd.conv2d"] += 1
     y = np.empty((len(x), *geometry.output_size, len(w)), np.float32)                   # (N, OH, OW, O)
     if winograd.fits(geometry, x.shape[1], len(w)):
-        winograd.correlate(channels_last(x), before(geometry), winograd.table_of_weights(w), bias, y)
+        winograd.correlate(channels_last(x), geometry.before, winograd.table_of_weights(w), bias, y)
         return y.transpose(0, 3, 1, 2)                                                  # (N, O, OH, OW)
     frame, tables = forward_tables(geometry, x.shape[1], len(w))
     matrices = w.transpose(2, 3, 1, 0).reshape(-1, geometry.groups, len(w) // geometry.groups)     # (K, G, O/G)
@@ -130,7 +129,7 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     channels, outputs = x.shape[1], g.shape[1]
     x, g = channels_last(x), channels_last(g)                                           # (N, H, W, C), (N, OH, OW, O)
     if winograd.fits(geometry, channels, outputs):
-        return winograd.weight_grad(x, before(geometry), g)
+        return winograd.weight_grad(x, geometry.before, g)
     plan = WeightGrad.of(geometry, channels, outputs)
     framed, rows = (g, x) if plan.turned else (x, g)
     chunks = _chunks(len(x), len(plan.pixels.starts))

@@ -27,7 +27,6 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.backend import Array
-from minidl.kernels.addresses import before
 from minidl.kernels.compiling import compiled
 from minidl.kernels.geometry import Conv2dGeometry
 from minidl.kernels.threads import parallel, parallel_parts, parts, ran
@@ -81,7 +80,7 @@ def correlate(x: Array, padding: tuple[int, int], table: Array, bias: Array | No
 def turned(w: Array, geometry: Conv2dGeometry) -> tuple[tuple[int, int], Array]:
     """What makes a convolution of g the gradient of the inputs: its padding, and the table of the weights turned round.
     """
-    top, left = before(geometry)
+    top, left = geometry.before
     return (2 - top, 2 - left), table_of_weights(w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])      # (C, O, 3, 3)
 
 

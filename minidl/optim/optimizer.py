@@ -144,7 +144,7 @@ class Optimizer:
             if not update(p.array, g, memory, group):
                 return False
         except MemoryError as error:
-            raise out_of_memory(error, backend_of(p.array).free_memory(), self._name) from error
+            raise out_of_memory(error, backend_of(p.array), self._name) from error
         for name, value in memory.items():
             before = state.get(name)
             if not isinstance(before, Tensor) or before.array is not value:             # else it was changed in place

@@ -295,7 +295,7 @@ class TensorBase:
                 dtype = arg
         here, there = backend_of(self.array), backend_of(self.array) if device is None else backend_for(device)
         moved = cast("Tensor", self) if here is there else ops.ToDevice(there)(self)
-        if here.is_host and not there.is_host and self.dtype.kind in "iu":
+        if here.is_host and moved is not self:
             uploads.note(moved, self.array)
         wanted = moved.dtype if dtype is None else dtypes.known(dtype)
         if moved.dtype == wanted:

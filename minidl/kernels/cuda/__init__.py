@@ -13,6 +13,7 @@ No kernel adds to a number that another thread adds to, so two runs give the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,7 @@ from minidl.backend import Array, Backend, backend_of, xp_of
 from minidl.kernels.cuda import naive, optimizers, pooling, tiled
 from minidl.kernels.cuda.launching import THREADS, blocks_for, launch
 from minidl.kernels.geometry import Conv2dGeometry, Pair, Pool2dGeometry, Window2d
+from minidl.kernels.step_numbers import numbers_of_adam, numbers_of_sgd
 from minidl.kernels.threads import ran
 
 FEW = 4                     # rows of a result; a tile would compute four times as many, or more, for nothing
@@ -34,9 +36,9 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = No
     """x (N, C, H, W), w (O, C/groups, KH, KW), bias (O,) or None -> y (N, O, OH, OW)."""
     ran["cuda.conv2d"] += 1
     y = xp_of(x).empty((len(x), len(w), *geometry.output_size), x.dtype)
-    taps = _taps(geometry, w.shape[1], backend_of(x))
+    taps = _kept_beside(x, _taps, geometry, w.shape[1])
     rows_of_w = _in_order(w).reshape(len(w), -1)                            # (O, C/groups, KH, KW) -> (O, K)
-    _convolve(_in_order(x), rows_of_w, bias, taps, geometry.groups, geometry.stride, _corner(geometry), y)
+    _convolve(_in_order(x), rows_of_w, bias, taps, geometry.groups, geometry.stride, geometry.before, y)
     return y
 
 
@@ -47,14 +49,14 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     dx = xp_of(g).empty((len(g), channels * groups, *geometry.input_size), g.dtype)
     by_group = w.reshape(groups, outputs // groups, channels, -1)           # (groups, O/groups, C/groups, KH·KW)
     turned = _in_order(by_group.transpose(0, 2, 1, 3)).reshape(channels * groups, -1)          # (C, O/groups · KH·KW)
-    taps, (top, left) = _taps(geometry, outputs // groups, backend_of(g)), _corner(geometry)
     if channels < FEW or groups > MOST_BLOCKS:
+        taps = _kept_beside(g, _taps, geometry, outputs // groups)
         launch(naive.conv2d_input_grad, blocks_for(dx), THREADS, _in_order(g), turned, taps, groups, geometry.stride,
-               (top, left), dx)
+               geometry.before, dx)
         return dx
     # The cell (h, v) gets what the windows that begin at (h + p - u·d, v + p - v·d) sent: a convolution of g with taps
     # that go up and left. With a stride, windows begin at every s-th cell only: g with zeros between.
-    up_and_left = _taps(geometry, outputs // groups, backend_of(g), -1)
+    up_and_left, (top, left) = _kept_beside(g, _taps, geometry, outputs // groups, -1), geometry.before
     _convolve(_spread(_in_order(g), geometry.stride), turned, None, up_and_left, groups, (1, 1), (-top, -left), dx)
     return dx
 
@@ -65,8 +67,8 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     xp, groups, outputs, channels = xp_of(x), geometry.groups, g.shape[1], x.shape[1] // geometry.groups
     if len(x) == 0:
         return xp.zeros((outputs, channels, *geometry.kernel_size), x.dtype)
-    taps = _taps(geometry, channels, backend_of(x))
-    x, g, place = _in_order(x), _in_order(g), (groups, geometry.stride, _corner(geometry))
+    taps = _kept_beside(x, _taps, geometry, channels)
+    x, g, place = _in_order(x), _in_order(g), (groups, geometry.stride, geometry.before)
     dw = xp.empty((outputs, len(taps)), x.dtype)                            # (O, K)
     rows, columns = tiled.tile_for(outputs // groups)
     tiles = -(-len(taps) // columns), -(-outputs // groups // rows)
@@ -85,7 +87,7 @@ def _convolve(x: Array, w: Array, bias: Array | None, taps: Array, groups: int, 
               y: Array) -> None:
     """y[n,o,i,j] = bias[o] + sum over taps k of x[n, …] · w[o,k]: w (O, K), taps (K, 3), y (N, O, OH, OW)."""
     outputs = y.shape[1] // groups
-    bias = _zeros(y.shape[1], backend_of(x), backend_of(x).stream(), x.dtype) if bias is None else _in_order(bias)
+    bias = _kept_beside(x, np.zeros, y.shape[1], x.dtype) if bias is None else _in_order(bias)
     arguments = (x, w, bias, taps, groups, stride, corner, y)
     if outputs < FEW or groups > MOST_BLOCKS:
         launch(naive.conv2d, blocks_for(y), THREADS, *arguments)
@@ -96,32 +98,14 @@ def _convolve(x: Array, w: Array, bias: Array | None, taps: Array, groups: int, 
     launch(tiled.kernels(x.dtype, rows, columns).conv2d, blocks, tiled.THREADS, *arguments)
 
 
-def _taps(geometry: Conv2dGeometry, channels: int, backend: Backend, sign: int = 1) -> Array:
+def _taps(geometry: Conv2dGeometry, channels: int, sign: int = 1) -> np.ndarray:
     """Where the products of a result lie: a line (channel, rows down, columns right) each, (channels · KH·KW, 3).
 
-    sign -1: up and left instead. Kept on the device, for each stream, because what another one uploads may not be there
-    yet: a training step asks for the same few again and again.
+    sign -1: up and left instead.
     """
-    return _taps_on(backend, backend.stream(), geometry.kernel_size, geometry.dilation, channels, sign)
-
-
-@lru_cache(maxsize=256)
-def _taps_on(backend: Backend, stream: Any, kernel: Pair, dilation: Pair, channels: int, sign: int) -> Array:
-    c, u, v = np.indices((channels, *kernel), np.int32).reshape(3, -1)      # each (channels · KH·KW,)
-    taps = np.stack([c, sign * dilation[0] * u, sign * dilation[1] * v], axis=1)
-    return backend.from_host(np.ascontiguousarray(taps, np.int32))
-
-
-@lru_cache(maxsize=64)
-def _zeros(outputs: int, backend: Backend, stream: Any, dtype: Any) -> Array:
-    """The bias of a convolution that has none, (O,)."""
-    return backend.from_host(np.zeros(outputs, dtype))
-
-
-def _corner(geometry: Window2d) -> Pair:
-    """The padding at the top and at the left."""
-    (top, _), (left, _) = geometry.padding
-    return top, left
+    (d, e), count = geometry.dilation, (channels, *geometry.kernel_size)
+    c, u, v = np.indices(count, np.int32).reshape(3, -1)                    # each (channels · KH·KW,)
+    return np.ascontiguousarray(np.stack([c, sign * d * u, sign * e * v], axis=1), np.int32)
 
 
 def _spread(g: Array, stride: Pair) -> Array:
@@ -171,7 +155,7 @@ def avg_pool2d(x: Array, geometry: Pool2dGeometry) -> Array:
     ran["cuda.avg_pool2d"] += 1
     y = xp_of(x).empty((*x.shape[:2], *geometry.output_size), x.dtype)
     launch(pooling.avg_pool2d, blocks_for(y), THREADS, _maps(x), geometry.kernel_size, _window(geometry),
-           *_counts(geometry, backend_of(x), backend_of(x).stream(), x.dtype), _maps(y))
+           *(_kept_beside(x, _counts, geometry, axis, x.dtype) for axis in (0, 1)), _maps(y))
     return y
 
 
@@ -180,7 +164,7 @@ def avg_pool2d_input_grad(g: Array, geometry: Pool2dGeometry) -> Array:
     ran["cuda.avg_pool2d_input_grad"] += 1
     dx = xp_of(g).empty((*g.shape[:2], *geometry.input_size), g.dtype)      # (N, C, H, W)
     launch(pooling.avg_pool2d_input_grad, blocks_for(dx), THREADS, _maps(g), geometry.kernel_size, _window(geometry),
-           *_counts(geometry, backend_of(g), backend_of(g).stream(), g.dtype), _maps(dx))
+           *(_kept_beside(g, _counts, geometry, axis, g.dtype) for axis in (0, 1)), _maps(dx))
     return dx
 
 
@@ -207,14 +191,26 @@ def _maps(images: Array) -> Array:
 
 def _window(geometry: Window2d) -> tuple[int, ...]:
     """(s, t, p, q, d, e): strides, padding at the top and left, dilations."""
-    return (*geometry.stride, *_corner(geometry), *geometry.dilation)
+    return (*geometry.stride, *geometry.before, *geometry.dilation)
 
 
-@lru_cache(maxsize=64)
-def _counts(geometry: Pool2dGeometry, backend: Backend, stream: Any, dtype: Any) -> tuple[Array, Array]:
-    """How many cells each window's mean divides by: (OH,) for its rows and (OW,) for its columns."""
-    rows, columns = (backend.from_host(np.array(geometry.divisors(axis), dtype)) for axis in (0, 1))
-    return rows, columns
+def _counts(geometry: Pool2dGeometry, axis: int, dtype: Any) -> np.ndarray:
+    """How many cells each window's mean divides by, (OH,) for its rows and (OW,) for its columns."""
+    return np.array(geometry.divisors(axis), dtype)
+
+
+# -- what is uploaded once ---------------------------------------------------------------------------------------------
+
+def _kept_beside(array: Array, make: Callable[..., np.ndarray], *arguments: Any) -> Array:
+    """make(*arguments), on the device of `array`: a training step asks for the same few again and again."""
+    backend = backend_of(array)
+    return _uploaded(backend, backend.stream(), make, *arguments)
+
+
+@lru_cache(maxsize=512)
+def _uploaded(backend: Backend, stream: Any, make: Callable[..., np.ndarray], *arguments: Any) -> Array:
+    """For each stream: what another one uploads may not be there yet."""
+    return backend.from_host(make(*arguments))
 
 
 # -- optimizers --------------------------------------------------------------------------------------------------------
@@ -223,17 +219,14 @@ def adam(p: Array, g: Array, m: Array, v: Array, lr: float, betas: tuple[float, 
          decay: float, shrink: float, sign: float) -> None:
     """The formulas of `optim.Adam` with G = sign · g + decay · p, after p ← shrink · p."""
     ran["cuda.adam"] += 1
-    beta1, beta2 = betas
-    _step(optimizers.adam, (p, g, m, v), (
-        lr / (1 - beta1 ** t), 1 - beta1, beta2, 1 - beta2, (1 - beta2 ** t) ** -0.5, eps, decay, shrink, sign))
+    _step(optimizers.adam, (p, g, m, v), numbers_of_adam(lr, betas, eps, t, decay, shrink, sign))
 
 
 def sgd(p: Array, g: Array, v: Array, lr: float, momentum: float, new: float, nesterov: bool, decay: float,
         sign: float) -> None:
     """The formulas of `optim.SGD` with G = sign · g + decay · p: v ← momentum · v + new · G,   p ← p - lr · v."""
     ran["cuda.sgd"] += 1
-    share_of_v, share_of_g = (momentum, 1.0) if nesterov else (1.0, 0.0)
-    _step(optimizers.sgd, (p, g, v), (lr, momentum, new, share_of_v, share_of_g, decay, sign))
+    _step(optimizers.sgd, (p, g, v), numbers_of_sgd(lr, momentum, new, nesterov, decay, sign))
 
 
 def _step(kernel: Any, arrays: tuple[Array, ...], numbers: tuple[float, ...]) -> None:

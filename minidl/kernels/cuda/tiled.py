@@ -28,6 +28,9 @@ shared memory for PATCH · PATCH products: 1/2 of one for each.
 A thread's results lie ROWS / PATCH rows and COLUMNS / PATCH columns apart, not side by side: so the 32 threads that run
 in step (a warp) read neighbouring numbers of b, which lie in different banks of shared memory, and store neighbours.
 
+Step 3 stands in both kernels, and the first lines of every kernel in `pooling` are alike: Numba asks the driver before
+it compiles a function that kernels call, so on a computer without a GPU the compiler could not be tried on them.
+
 Ref: Chetlur et al. 2014, arXiv:1410.0759 (a convolution as a product whose matrix is never written down)
 """
 
