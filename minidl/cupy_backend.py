@@ -90,10 +90,13 @@ def _problem_of_numba() -> str | None:
         return ("NUMBA_ENABLE_CUDASIM=1 is set, with which kernels run in the simulator and not on the card; unset it, "
                 'or use the simulator on the CPU, with use_kernels("cuda")')
     try:
-        importlib.import_module("numba.cuda")
-        metadata.version("numba-cuda")
+        version = metadata.version("numba-cuda")
+        importlib.import_module("minidl.numba_cuda")
     except (ImportError, metadata.PackageNotFoundError):
         return f"numba-cuda, which compiles the kernels, is not installed; {_INSTALL}"
+    except AttributeError as error:                         # of a NumPy that it does not know
+        return (f"numba-cuda {version} does not go together with NumPy {np.__version__} ({_first_line(error)}); "
+                f"pip install --upgrade numba-cuda")
     return None
 
 
@@ -184,7 +187,7 @@ def _for_numba(array: Array) -> Any:
     """The same memory as Numba's kind of array. sync=False: the kernel goes into the stream that CuPy uses anyway, so
     there is nothing to wait for.
     """
-    return importlib.import_module("numba.cuda").as_cuda_array(array, sync=False)
+    return importlib.import_module("minidl.numba_cuda").cuda.as_cuda_array(array, sync=False)
 
 
 def _stream() -> Any:
@@ -194,4 +197,4 @@ def _stream() -> Any:
 
 @cache
 def _numbas_stream(pointer: int) -> Any:
-    return importlib.import_module("numba.cuda").external_stream(pointer) if pointer else 0
+    return importlib.import_module("minidl.numba_cuda").cuda.external_stream(pointer) if pointer else 0

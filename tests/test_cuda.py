@@ -311,3 +311,19 @@ def test_every_kernel_is_in_the_table():
         names |= {name for name, value in vars(kernels_of(f"cuda.{module}")).items()
                   if isinstance(value, numba.cuda.dispatcher.CUDADispatcher)}
     assert names | set(kernels_of("cuda").tiled.Kernels._fields) == set(COMPILED)
+
+
+@needs_compiler
+def test_numba_cuda_loads_where_numpy_has_no_row_stack():
+    """NumPy 2.5 has none, and numba-cuda 0.30.4 asks for it."""
+    done = python("-W", "error", "-c", (
+        "import numpy as np\n"
+        "if hasattr(np, 'row_stack'):\n"
+        "    del np.row_stack\n"
+        "    np.__all__.remove('row_stack')\n"
+        "from minidl.numba_cuda import cuda\n"
+        "from numba import float32\n"
+        "assert not hasattr(np, 'row_stack')\n"
+        "print(cuda.compile_ptx(lambda x: None, (float32[::1],), cc=(9, 0))[0])\n"))
+    assert done.returncode == 0, done.stderr
+    assert ".target sm_90" in done.stdout

@@ -10,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minidl
@@ -29,7 +30,9 @@ def computer(monkeypatch):
         find, load, version = importlib.util.find_spec, importlib.import_module, cupy_backend.metadata.version
 
         def imported(name):
-            if name == "numba.cuda":
+            if name == "minidl.numba_cuda":
+                if isinstance(numba_cuda, Exception):
+                    raise numba_cuda
                 if not numba_cuda:
                     raise ImportError("no module")
                 return types.ModuleType(name)
@@ -56,6 +59,8 @@ def computer(monkeypatch):
     ({"cupy": StandIn(driver=0)}, "there is no NVIDIA driver; install one, or on a computer without an NVIDIA card use the CPU (--device cpu)"),
     ({"cupy": StandIn(driver=12080)}, "the NVIDIA driver knows CUDA 12.8, CuPy was made for 13.0; update the driver, or pip uninstall cupy-cuda13x and pip install 'minidl[cuda12]'"),
     ({"cupy": StandIn(cards=0)}, "there is an NVIDIA driver but no card that this process may use; see nvidia-smi, and whether CUDA_VISIBLE_DEVICES hides it"),
+    ({"cupy": StandIn(), "numba_cuda": AttributeError("module 'numpy' has no attribute 'gone'")},
+     f"numba-cuda 1 does not go together with NumPy {np.__version__} (module 'numpy' has no attribute 'gone'); pip install --upgrade numba-cuda"),
     ({"cupy": StandIn(), "numba_cuda": False}, "numba-cuda, which compiles the kernels, is not installed; " + INSTALL),
 ])
 def test_why_there_is_no_gpu(computer, capsys, settings, sentence):

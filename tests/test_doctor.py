@@ -150,7 +150,7 @@ def test_a_checkout_that_was_never_installed_still_names_the_package(monkeypatch
 @pytest.fixture
 def gpu(monkeypatch):
     """As if there were one: the fake device, with kernels that can run there."""
-    pytest.importorskip("numba.cuda")
+    pytest.importorskip("minidl.numba_cuda")
     kernels = importlib.import_module("minidl.kernels.cuda")
 
     class Module:

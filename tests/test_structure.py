@@ -22,7 +22,7 @@ LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "
           "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
           "datasets", "utils", "debug", "cuda", "accelerator",
           "doctor", "backends", "train", "minidl", "gpucheck", "__main__"]
-BESIDE = {"fake": "backend", "cupy_backend": "backend"}         # backends in files of their own, loaded by name at first use
+BESIDE = {"fake": "backend", "cupy_backend": "backend", "numba_cuda": "backend"}       # backends in files of their own, loaded by name at first use
 
 
 def module_of(path: Path) -> str:

@@ -103,7 +103,7 @@ def overhead(session: Session, entry: dict[str, Any]) -> str:
     def nothing(x: Any) -> None:
         return
 
-    kernel = importlib.import_module("numba.cuda").jit(nothing)
+    kernel = importlib.import_module("minidl.numba_cuda").cuda.jit(nothing)
     clock, x, t = Clock(session), session.backend.from_host(np.zeros(1, "f4")), minidl.zeros(1, device=session.device)
     calls: Calls = {"launch of a kernel": lambda: launch(kernel, 1, 32, x), "x + x, arrays": lambda: x + x,
                     "x + x, tensors": lambda: t + t}

@@ -12,10 +12,11 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from numba import config, cuda
+from numba import config
 
 from minidl.backend import Array, backend_of
 from minidl.errors import DeviceError
+from minidl.numba_cuda import cuda
 
 THREADS = 256                                   # in a block, for kernels in which threads have nothing to share
 launches: Counter[str] = Counter()              # kernel -> how often it was started

@@ -15,7 +15,7 @@ to find that out by division. Channels count from the first one of the group tha
 
 from __future__ import annotations
 
-from numba import cuda
+from minidl.numba_cuda import cuda
 
 
 @cuda.jit

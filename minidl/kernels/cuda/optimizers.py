@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from numba import cuda
+from minidl.numba_cuda import cuda
 
 
 @cuda.jit

@@ -10,7 +10,7 @@ strides, the padding at the top and left, the dilations.
 
 from __future__ import annotations
 
-from numba import cuda
+from minidl.numba_cuda import cuda
 
 
 @cuda.jit

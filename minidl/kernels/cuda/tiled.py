@@ -41,9 +41,9 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import cuda
 
 from minidl.kernels.cuda.launching import is_simulated
+from minidl.numba_cuda import cuda
 
 THREADS = 256
 DEPTH = 8
