@@ -205,9 +205,7 @@ class Lab:
         """Save a figure of matplotlib as NAME.png, put it into the report, and close it."""
         import matplotlib.pyplot as plt
 
-        if name in self._figures and not self.in_notebook:                  # there, cells are run again
-            raise SettingError(f"got {name!r} a second time, expected another name for each figure", where="lab.figure")
-        self._figures.add(name)
+        self._take_name(name, "lab.figure")
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=120)
         self._write(f"{name}.png", png.getvalue())
@@ -217,6 +215,26 @@ class Lab:
 
             display(figure)
         plt.close(figure)
+
+    def drawing(self, drawing: Any, name: str, caption: str) -> None:
+        """Save what `minidl.draw` returned, or the text of an SVG, as NAME.svg, and put it into the report."""
+        svg = getattr(drawing, "svg", drawing)
+        if not isinstance(svg, str) or not svg.startswith("<svg"):
+            raise SettingError(f"got {type(drawing).__name__}, expected what minidl.draw returns, or a text that "
+                               f"begins with <svg", where="lab.drawing")
+        self._take_name(name, "lab.drawing")
+        self._write(f"{name}.svg", svg.encode())
+        self.report.drawing(svg, caption)
+        if self.in_notebook:
+            from IPython.display import SVG, display
+
+            display(SVG(svg))
+
+    def _take_name(self, name: str, where: str) -> None:
+        """Names of figures and drawings are those of files: each once, but in a notebook cells are run again."""
+        if name in self._figures and not self.in_notebook:
+            raise SettingError(f"got {name!r} a second time, expected another name for each figure", where=where)
+        self._figures.add(name)
 
     def code(self, thing: Any) -> None:
         """The source of a function or class, folded, with its file and line; only in the report."""

@@ -57,6 +57,10 @@ class Report:
         self.parts.append(f'<figure><img alt="{escape(caption)}" src="{source}">'
                           f"<figcaption>{escape(caption)}</figcaption></figure>")
 
+    def drawing(self, svg: str, caption: str) -> None:
+        """A drawing, written into the page as it is; one that is wider than the page can be moved."""
+        self.parts.append(f'<figure><div class="wide">{svg}</div><figcaption>{escape(caption)}</figcaption></figure>')
+
     def table(self, rows: Sequence[Sequence[str]], columns: Sequence[str], title: str = "") -> None:
         """A table of texts; columns of numbers stand to the right."""
         kinds = [' class="number"' if right else "" for right in right_aligned(rows, columns)]

@@ -66,8 +66,8 @@ finfo, iinfo, dtype = _np.finfo, _np.iinfo, _np.dtype
 newaxis = None
 
 # name -> the module it is loaded from when it is first used
-_LATER = {"fuse": "minidl.nn.fusing", "gradcheck": "minidl.debug.gradcheck", "load": "minidl.io", "save": "minidl.io",
-          "summary": "minidl.debug.summary"}
+_LATER = {"draw": "minidl.debug.draw", "fuse": "minidl.nn.fusing", "gradcheck": "minidl.debug.gradcheck",
+          "load": "minidl.io", "save": "minidl.io", "summary": "minidl.debug.summary"}
 # modules that are loaded when they are first used
 _MODULES_LATER = ("data", "datasets", "distributions", "linalg", "models", "train", "transforms", "utils")
 # functions of nn.functional that PyTorch has here too
@@ -100,12 +100,12 @@ def __getattr__(name: str) -> _Any:
     raise _no_such_name("minidl", name, __all__, _HINTS)
 
 
-__all__ = [  # noqa: F405  fuse, gradcheck and summary come from __getattr__
+__all__ = [  # noqa: F405  draw, fuse, gradcheck and summary come from __getattr__
     "Generator", "MinidlError", "Size", "Tensor", "__version__", "accelerator", "autograd", "backends", "bool", "cuda",
-    "default_generator", "device", "double", "dtype", "e", "enable_grad", "finfo", "float", "float16", "float32",
-    "float64", "fuse", "get_default_dtype", "get_num_threads", "get_rng_state", "gradcheck", "half", "iinfo", "inf",
-    "inference_mode", "initial_seed", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "load", "long",
-    "manual_seed", "nan", "newaxis", "nn", "no_grad", "optim", "pi", "seed", "set_default_dtype",
+    "default_generator", "device", "double", "draw", "dtype", "e", "enable_grad", "finfo", "float", "float16",
+    "float32", "float64", "fuse", "get_default_dtype", "get_num_threads", "get_rng_state", "gradcheck", "half", "iinfo",
+    "inf", "inference_mode", "initial_seed", "int", "int8", "int16", "int32", "int64", "is_grad_enabled", "load",
+    "long", "manual_seed", "nan", "newaxis", "nn", "no_grad", "optim", "pi", "seed", "set_default_dtype",
     "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads", "set_printoptions", "set_rng_state", "short",
     "summary", "uint8", "use_deterministic_algorithms", "use_kernels",
 ]

@@ -15,7 +15,7 @@ import minidl
 from minidl import ops
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/engine.md"]        # the code of docs/gpu.md runs in tests/test_cuda.py
+PAGES = ["README.md", "docs/engine.md", "labs/README.md"]       # the code of docs/gpu.md runs in tests/test_cuda.py
 
 
 def python_blocks(page: str) -> list[str]:
@@ -77,3 +77,21 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+LINKS_TO_LINES = [(page, *found) for page in ("README.md", "docs/engine.md", "labs/README.md")
+                  for found in re.findall(r"\[`([^`]+)`\]\(([^)#]+)#L(\d+)\)", (ROOT / page).read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "name", "target", "number"), LINKS_TO_LINES)
+def test_a_link_to_a_line_leads_to_what_it_names(page, name, target, number):
+    lines = ((ROOT / page).parent / target).read_text(encoding="utf-8").splitlines()
+    there = [i for i, line in enumerate(lines, 1) if re.match(rf"\s*(class|def) {re.escape(name)}\b", line)]
+    assert int(number) == there[0], f"{name} is at line {there}"
+
+
+def test_the_course_names_every_lab_and_every_lab_is_in_the_readme():
+    labs = {path.stem for path in (ROOT / "labs").glob("*.py") if not path.stem.startswith("_")}
+    course = (ROOT / "labs/README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\| \[`(\w+)`\]\(\w+\.py\)", course)) == labs
+    assert set(re.findall(r"\| \[`labs\.(\w+)`\]\(labs/\w+\.py\)", (ROOT / "README.md").read_text(encoding="utf-8"))) == labs

@@ -712,6 +712,35 @@ def test_a_figure_is_saved_once_and_closed(make):
     assert [path.name for path in lab.out.iterdir()] == ["curve.png"]
 
 
+def test_a_drawing_is_saved_and_stands_in_the_page(make, capsys):
+    lab, x = make(), minidl.tensor(2.0, requires_grad=True)
+    drawing = minidl.draw(x.exp(), {"x <here>": x})
+    lab.drawing(drawing, "graph", "A <graph>")
+    lab.drawing(drawing.svg.replace("here", "there"), "text", "The text of an SVG")
+    with pytest.raises(SettingError, match=r"lab.drawing: got 'graph' a second time"):
+        lab.drawing(drawing, "graph", "Another graph")
+    with pytest.raises(SettingError, match=r"lab.drawing: got Figure, expected what minidl.draw returns, or a text"):
+        lab.drawing(curve(), "curve", "A curve")
+    lab.finish()
+    assert (lab.out / "graph.svg").read_text(encoding="utf-8") == drawing.svg
+    html = (lab.out / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert html.count(drawing.svg) == 1
+    assert {"x <here>", "x <there>", "Exp"} <= set(page.inside("svg", "g", "text"))
+    assert page.inside("figcaption") == ["A <graph>", "The text of an SVG"]
+    assert f"in {lab.out}: graph.svg, manifest.json, metrics.json, report.html, text.svg" in capsys.readouterr().out
+
+
+def test_a_notebook_shows_a_drawing(notebook, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["IPython.display"], "SVG", lambda svg: ("an SVG", svg), raising=False)
+    lab, drawing = Lab("trial", "A trial."), minidl.draw(minidl.ones(2))
+    for _ in range(2):
+        lab.drawing(drawing, "graph", "A graph")
+        assert notebook.pop() == ("an SVG", drawing.svg)
+    assert (lab.out / "graph.svg").exists()
+
+
 def test_a_lab_runs_on_the_strict_device(monkeypatch, tmp_path):
     _, figures = run_here(monkeypatch, "digits", "--device=fake", "--epochs=1", "--train-size=64", f"--out={tmp_path}")
     assert list(figures) == ["digits"]

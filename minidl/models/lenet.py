@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minidl import nn
 from minidl.errors import ShapeError
 
 
-def lenet(image_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, activation: type[nn.Module] = nn.Tanh,
-          pooling: type[nn.Module] = nn.AvgPool2d) -> nn.Sequential:
+def lenet(image_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, activation: Callable[[], nn.Module] = nn.Tanh,
+          pooling: Callable[[int], nn.Module] = nn.AvgPool2d) -> nn.Sequential:
     """Two blocks of convolution, activation and pooling, then three dense layers.
 
     image_shape: (C, H, W), H and W at least 16. activation, pooling: classes of layers, such as nn.ReLU and
