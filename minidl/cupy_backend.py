@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -131,6 +132,7 @@ def backend_on(index: int | None) -> Backend:
 
 
 _in_use: list[int] = []
+_thread = threading.local()
 
 
 @cache
@@ -140,7 +142,7 @@ def _backend(number: int) -> Backend:
         raise DeviceError(f'got device "cuda:{number}", but this process computes on cuda:{_in_use[0]} already; use '
                           f"one card in a process, or choose it with CUDA_VISIBLE_DEVICES={number}", where="cuda")
     _in_use.append(number)
-    cupy.cuda.Device(number).use()
+    _on_our_card()
     made = Backend(
         name=f"cuda:{number}", xp=cupy, array_type=cupy.ndarray, is_host=False, from_host=_upload,
         to_host=lambda array: array.get(), sum=_sum, erf=_erf, kernels="cuda", for_kernel=_for_numba, stream=_stream,
@@ -159,9 +161,12 @@ def _upload(array: np.ndarray) -> Array:
 
 
 def _on_our_card() -> None:
-    """CuPy notes for each thread which card it uses, and starts with the first."""
-    if _in_use[0] != 0:
+    """CuPy notes for each thread which card it uses, and starts with the first; and it connects a thread with the card
+    when the thread first needs it, which a kernel of ours would not wait for.
+    """
+    if _in_use[0] != 0 or not hasattr(_thread, "is_connected"):
         cupy_or_error().cuda.Device(_in_use[0]).use()
+        _thread.is_connected = True
 
 
 def _free_memory() -> tuple[int, int]:
@@ -184,17 +189,12 @@ def _erf(x: Array) -> Array:
 
 
 def _for_numba(array: Array) -> Any:
-    """The same memory as Numba's kind of array. sync=False: the kernel goes into the stream that CuPy uses anyway, so
-    there is nothing to wait for.
-    """
-    return importlib.import_module("minidl.numba_cuda").cuda.as_cuda_array(array, sync=False)
+    """Where its numbers lie: what a kernel that Numba compiled is given for an array, beside its size and strides."""
+    return array.data.ptr
 
 
-def _stream() -> Any:
+def _stream() -> int:
+    """CuPy's current stream, as the number that CUDA knows it by."""
     _on_our_card()
-    return _numbas_stream(cupy_or_error().cuda.get_current_stream().ptr)
-
-
-@cache
-def _numbas_stream(pointer: int) -> Any:
-    return importlib.import_module("minidl.numba_cuda").cuda.external_stream(pointer) if pointer else 0
+    pointer: int = cupy_or_error().cuda.get_current_stream().ptr
+    return pointer

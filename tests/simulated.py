@@ -70,7 +70,8 @@ def forced(cuda, tiled, way):
         yield
         return
     tiles = [tile for tile in tiled.TILES if f"{tile[0]} × {tile[1]}" == way]
-    with mock.patch.object(cuda, "FEW", 10**9 if way == "naive" else 0), mock.patch.object(
+    # BLOCKS: so few that a block gets several images, or lines of them; as chosen it gets one of each, or less
+    with mock.patch.multiple(cuda, FEW=10**9 if way == "naive" else 0, BLOCKS=2), mock.patch.object(
             tiled, "TILES", tuple(tiles) or tiled.TILES):
         yield
 

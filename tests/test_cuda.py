@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
 import importlib.util
 import json
 import os
@@ -10,6 +12,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,7 +126,9 @@ WRONG = {       # kernel file, what is there, what is put in its place
     "a padding that is forgotten, naive": ("naive.py", "down = h + corner[0] - taps", "down = h - taps"),
     "the wrong group": ("tiled.py", "group * channels + taps[k0 + k, 0]", "taps[k0 + k, 0]"),
     "a part that is added twice": ("tiled.py", "for p in range(1, len(parts))", "for p in range(0, len(parts))"),
-    "images that nobody takes": ("tiled.py", "range(part, len(x), len(parts))", "range(part, len(x) - 1, len(parts))"),
+    "images that nobody takes": ("tiled.py", "range(part // slices, len(x), ", "range(part // slices, len(x) - 1, "),
+    "pixels that nobody takes": ("tiled.py", "end = min(pixels, first_pixel + share)", "end = min(pixels, first_pixel + share - 1)"),
+    "lines that nobody takes": ("naive.py", "range(part, len(x) * g.shape[2], ", "range(part, len(x) * g.shape[2] - 1, "),
     "a result that nobody writes": ("pooling.py", "if thread >= y.size:", "if thread >= y.size - 1:"),
     "the last of equal cells": ("pooling.py", "value > best", "value >= best"),
     "windows that do not begin there": ("pooling.py", "if i * s == down and 0 <= i", "if 0 <= i"),
@@ -204,6 +209,126 @@ launching.launch(pooling.repeat2d, 1, 8, np.zeros((2, 3, 4)).transpose(0, 2, 1),
     assert "DeviceError: repeat2d: got an array of shape (2, 4, 3) and strides (96, 8, 32), expected one in C order" in done.stderr
 
 
+# -- starting a kernel, up to the card ----------------------------------------------------------------------------------
+
+class OnCard:
+    """What `launch` asks an array of CuPy for."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.inner, self.data = array, SimpleNamespace(ptr=array.ctypes.data)
+
+    def __getattr__(self, name: str):
+        assert name in ("dtype", "ndim", "size", "itemsize", "shape", "strides", "flags")
+        return getattr(self.inner, name)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A device whose arrays are `OnCard`, and a card that notes what it is to start: (stream, config, kernel, words)."""
+    from minidl import backend, cupy_backend
+    from minidl.kernels.cuda import launching
+
+    started, streams = [], [0]
+    monkeypatch.setitem(backend._by_array_type, OnCard, dataclasses.replace(
+        backend.cpu, name="cuda:0", kernels="cuda", for_kernel=cupy_backend._for_numba, stream=lambda: streams[0]))
+    monkeypatch.setattr(launching, "core", SimpleNamespace(
+        launch=lambda *what: started.append((*what[:3], what[3:])), LaunchConfig=launching.core.LaunchConfig,
+        Stream=SimpleNamespace(from_handle=lambda pointer: f"stream {pointer}")))
+    monkeypatch.setattr(launching, "_compiled", {})
+    for kept in (launching.core_stream, launching.launch_config):
+        kept.cache_clear()
+    yield SimpleNamespace(started=started, streams=streams, launching=launching)
+    launching.core_stream.cache_clear()
+
+
+ARGUMENTS = [np.zeros((2, 3, 4), np.float32), np.zeros((3, 1)), np.zeros((5, 3), np.int32), np.zeros(1, np.int64), np.zeros(()), 3, (1, 2),
+             (1, 2, 0, 0, 1, 1), np.float32(2.5), np.float64(1.25), 0.1, np.int64(-4), -1, np.int32(7)]
+
+
+@needs_compiler
+def test_a_kernel_is_given_what_numba_would_give_it(card, monkeypatch):
+    """Word for word and byte for byte, as cuda.core copies them."""
+    from cuda.core._kernel_arg_handler import ParamHolder
+    from numba.cuda import dispatcher, types
+    from numba.cuda.typing.typeof import typeof
+
+    def numbas_view(array):
+        layout = SimpleNamespace(strides_in_bytes=None, is_contiguous_c=True, is_contiguous_f=False)
+        view = SimpleNamespace(size=array.size, dtype=array.dtype, ptr=array.ctypes.data, shape=array.shape, _layout=layout)
+        return SimpleNamespace(to_device=lambda retr, stream: view)
+
+    def copied(words, sizes):
+        words = tuple(words)                            # ParamHolder points into them
+        holder = ParamHolder(words)
+        return [ctypes.string_at(pointer, size) for pointer, size in zip((ctypes.c_void_p * len(words)).from_address(holder.ptr), sizes, strict=True)]
+
+    monkeypatch.setattr(dispatcher, "wrap_arg", numbas_view)
+    kernel, numbas = object.__new__(dispatcher._Kernel), []
+    kernel.extensions = []
+    for argument in ARGUMENTS:
+        kernel._prepare_args(typeof(argument), argument, 0, [], numbas)
+    _, words = card.launching.kinds_and_words(tuple(OnCard(a) if isinstance(a, np.ndarray) else a for a in ARGUMENTS))
+    sizes = [ctypes.sizeof(word) if hasattr(word, "value") else 8 for word in numbas]
+    assert len(words) == len(numbas) == 56
+    assert copied(words, sizes) == copied(numbas, sizes)
+    assert {4, 8} == set(sizes)
+
+    for n in (1, 3, 4):                                 # an array of the same type as Numba sees in it
+        assert typeof(np.empty((0,) * n, np.float32)) == types.Array(types.float32, n, "C")
+
+
+@needs_compiler
+def test_a_kernel_is_compiled_once_for_each_combination_of_types(card, monkeypatch):
+    """By Numba's compiler, to the end; only the card is not there."""
+    from numba import cuda, int64, types
+    from numba.cuda import codegen, dispatcher
+
+    device = SimpleNamespace(compute_capability=(9, 0), id=0)
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
+    monkeypatch.setattr(codegen.devices, "get_context", lambda: SimpleNamespace(device=device))
+    monkeypatch.setattr(dispatcher._Kernel, "bind", lambda kernel: None)
+    monkeypatch.setattr(codegen.CUDACodeLibrary, "get_cufunc", lambda library: SimpleNamespace(kernel=id(library)))
+    kernel = cuda.jit(kernels_of("cuda.pooling").repeat2d.py_func)
+
+    def start(dtype, ndim=3, pair=(1, 1), blocks=2):
+        card.launching.launch(kernel, blocks, 256, OnCard(np.zeros((2,) * ndim, dtype)), pair, OnCard(np.zeros((2,) * ndim, dtype)))
+        return card.started[-1]
+
+    single, double = start(np.float32), start(np.float64)
+    assert single[2] != double[2]
+    assert list(kernel.overloads) == [(array := types.Array(number, 3, "C"), types.UniTuple(int64, 2), array)
+                                      for number in (types.float32, types.float64)]
+    assert start(np.float32)[2] == single[2]
+    assert start(np.float32, pair=(2, 3))[2] == single[2]
+    assert start(np.float64)[2] == double[2]
+    assert len(kernel.overloads) == 2
+    start(np.float32, pair=(np.int32(1), np.int32(1)))  # another type of an element is another kernel
+    assert len(kernel.overloads) == 3
+    assert len({one[2] for one in card.started}) == 3
+    assert card.launching.launches["repeat2d"] == 6
+
+
+@needs_compiler
+def test_where_and_how_a_kernel_is_started(card, monkeypatch):
+    launching, x = card.launching, OnCard(np.zeros(3))
+    launching._compiled[kernel := type("Kernel", (), {"__name__": "k"})(), (x.dtype, 1)] = "compiled"
+    before = launching.launches["k"]
+    launching.launch(kernel, 7, 256, x)
+    card.streams[0] = 139_000
+    launching.launch(kernel, (7, 2, 3), 128, x)
+    launching.launch(kernel, 0, 256, x)                 # results without a number
+    launching.launch(kernel, (7, 0, 3), 256, x)
+    assert [(stream, config.grid, config.block, function) for stream, config, function, _ in card.started] == [
+        ("stream 0", (7, 1, 1), (256, 1, 1), "compiled"), ("stream 139000", (7, 2, 3), (128, 1, 1), "compiled")]
+    assert card.started[0][3] == (0, 0, 3, 8, x.data.ptr, 3, 8)
+    assert launching.launches["k"] == before + 2
+    with pytest.raises(DeviceError, match=r"k: got an array of shape \(2, 3\) and strides \(8, 16\), expected one in C order"):
+        launching.launch(kernel, 1, 256, x, OnCard(np.zeros((3, 2)).T))
+    with pytest.raises(DeviceError, match=r'k: got an array of shape \(3,\) on "cpu", expected one on the GPU'):
+        launching.launch(kernel, 1, 256, x, np.zeros(3))
+    assert len(card.started) == 2
+
+
 # -- through the compiler ----------------------------------------------------------------------------------------------
 
 CARDS = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0)}
@@ -214,7 +339,7 @@ COMPILED = {
     "conv2d": {"naive": ((64, 64), (0, 0)), "16 × 256": ((128, 160), (8832, 17664)), "32 × 128": ((128, 160), (5248, 10496)),
                "64 × 64": ((128, 160), (4224, 8448))},
     "conv2d_input_grad": {"naive": ((64, 64), (0, 0))}, "conv2d_weight_grad": {"naive": ((64, 64), (0, 0))},
-    "weight_grad": {"16 × 256": ((128, 144), (8960, 17920)), "32 × 128": ((128, 144), (5376, 10752)), "64 × 64": ((128, 144), (4352, 8704))},
+    "weight_grad": {"16 × 256": ((128, 152), (8960, 17920)), "32 × 128": ((128, 152), (5376, 10752)), "64 × 64": ((128, 152), (4352, 8704))},
     "add_parts": {"": ((32, 40), (0, 0))},
     "max_pool2d": {"": ((64, 64), (0, 0))}, "max_pool2d_input_grad": {"": ((64, 64), (0, 0))},
     "avg_pool2d": {"": ((56, 56), (0, 0))}, "avg_pool2d_input_grad": {"": ((56, 64), (0, 0))},
@@ -237,7 +362,7 @@ def kernel_and_arguments(name: str, way: str, number, change: tuple[str, ...] = 
     images, maps, row = array(4), array(3), array(1)
     arguments = {
         "conv2d": (images, array(2), row, *place, images), "conv2d_input_grad": (images, array(2), *place, images),
-        "conv2d_weight_grad": (images, images, *place, array(2)), "weight_grad": (images, images, *place, maps),
+        "conv2d_weight_grad": (images, images, *place, maps), "weight_grad": (images, images, *place, int64, maps),
         "add_parts": (array(2), row), "max_pool2d": (maps, pair, six, maps, array(3, int64)),
         "max_pool2d_input_grad": (maps, array(3, int64), pair, six, maps), "avg_pool2d": (maps, pair, six, row, row, maps),
         "avg_pool2d_input_grad": (maps, pair, six, row, row, maps), "repeat2d": (maps, pair, maps),

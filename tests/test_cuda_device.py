@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -167,6 +168,71 @@ minidl.cuda.set_device(1)
 print(minidl.cuda.current_device(), card.used)
 """).splitlines()
     assert out == ["3 []", "1 [1]"]
+
+
+@on_stand_in
+def test_each_thread_is_connected_with_the_card_once():
+    out = run("""
+import threading
+card = stand_in_cupy.install()
+x = minidl.ones(2, device="cuda")
+for _ in range(2):
+    other = threading.Thread(target=lambda: (minidl.ones(1).to("cuda"), minidl.ones(1).to("cuda")))
+    other.start()
+    other.join()
+    print(card.used)
+""").splitlines()
+    assert out == ["[0, 0]", "[0, 0, 0]"]
+
+
+@pytest.mark.gpu
+def test_launch_and_numbas_own_dispatcher_give_the_same_bits(gpu):
+    from minidl.kernels.cuda import launching, naive, optimizers, pooling, tiled
+    from minidl.numba_cuda import cuda
+
+    xp, rng = minidl.backend.backend_for(gpu).xp, np.random.default_rng(0)
+
+    def there(*shape, dtype=np.float32):
+        return xp.asarray(rng.normal(size=shape).astype(dtype))
+
+    taps = xp.asarray(np.array([[c, u, v] for c in range(3) for u in range(3) for v in range(3)], np.int32))
+    convolution = there(2, 3, 9, 8), there(20, 27), there(20), taps, 1, (1, 1), (1, 1)
+    nine = map(np.float64, (0.1, 0.2, 0.9, 0.01, 1.5, 1e-8, 0.1, 0.99, -1.0))
+    for kernel, blocks, arguments in (
+            (naive.conv2d, 12, (*convolution, there(2, 20, 9, 8))),
+            (tiled.kernels(np.dtype("f4"), 32, 128).conv2d, (2, 1, 1), (*convolution, there(2, 20, 9, 8))),
+            (tiled.kernels(np.dtype("f4"), 32, 128).weight_grad, (1, 1, 4), (there(2, 3, 9, 8), there(2, 20, 9, 8), taps, 1, (1, 1), (1, 1), 2,
+                                                                             there(4, 20, 27))),
+            (pooling.max_pool2d, 1, (there(6, 9, 8), (2, 3), (2, 1, 0, 1, 1, 1), there(6, 4, 8), xp.zeros((6, 4, 8), np.int64))),
+            (optimizers.adam, 2, (*(abs(there(300, dtype=np.float64)) for _ in range(4)), *nine))):
+        copies = [a.copy() if isinstance(a, xp.ndarray) else a for a in arguments]
+        launching.launch(kernel, blocks, 256, *arguments)
+        kernel[blocks, 256](*(cuda.as_cuda_array(a) if isinstance(a, xp.ndarray) else a for a in copies))
+        cuda.synchronize()
+        assert [a.get().tobytes() for a in arguments if isinstance(a, xp.ndarray)] == [
+            a.get().tobytes() for a in copies if isinstance(a, xp.ndarray)], kernel.__name__
+
+
+@pytest.mark.gpu
+def test_a_kernel_is_started_in_a_new_thread_and_in_another_stream(gpu):
+    xp, x = minidl.backend.backend_for(gpu).xp, minidl.randn(64, 8, 20, 20)
+    on_card, found = x.to(gpu), []
+    expected = minidl.nn.functional.max_pool2d(x, 2).numpy()
+
+    def compute():
+        found.append(minidl.nn.functional.max_pool2d(on_card, 2))
+
+    compute()                                           # compiles
+    minidl.cuda.synchronize()
+    thread = threading.Thread(target=compute)           # the kernel is the first thing that it asks of the card
+    thread.start()
+    thread.join()
+    with xp.cuda.Stream(non_blocking=True) as stream:
+        compute()
+        stream.synchronize()
+    for y in found:
+        np.testing.assert_array_equal(y.cpu().numpy(), expected)
+    assert len(found) == 3
 
 
 @on_stand_in

@@ -67,7 +67,13 @@ def test_a_rehearsal_does_all_stages_and_finds_nothing_wrong(tmp_path):
     assert set(stages["overhead"]["host_us"]) == {"launch of a kernel", "x + x, arrays", "x + x, tensors"}
     (timed,) = stages["timing"]["modes"].values()
     assert [name for name in timed if "training step" in name] == [f"W{i}, training step" for i in (1, 2, 3, 4)]
-    assert timed["W1, training step"]["minidl"]["launches"] == 18
+    assert timed["W1, training step"]["minidl"]["launches"] == 19          # of them two for each gradient of weights: its parts, and their sum
+    for name, row in timed.items():
+        assert ("kernels" in row["minidl"]) == ("training step" in name)
+    in_kernels = timed["W1, training step"]["minidl"]["kernels"]
+    assert sum(kernel["launches"] for kernel in in_kernels.values()) == 19
+    assert in_kernels["optimizers.adam"]["launches"] == 8
+    assert [kernel["ms"] for kernel in in_kernels.values()] == sorted((kernel["ms"] for kernel in in_kernels.values()), reverse=True)
     assert all(set(row) == {"minidl"} and row["minidl"]["host_ms"] > 0 for row in timed.values())
 
     table = (tmp_path / "new" / "folder" / "table.md").read_text(encoding="utf-8")
@@ -424,6 +430,34 @@ def _clock(folder):
                              runtime=SimpleNamespace(deviceSynchronize=lambda: happened.append("synchronize"))))
     session = SimpleNamespace(rehearsal=False, backend=SimpleNamespace(xp=cupy))
     print(json.dumps([timing.Clock(session).time(lambda: happened.append("call"), 3), happened]))
+
+
+def test_the_time_in_each_kernel_of_a_step(tmp_path):
+    """Two events around every launch, behind a spinning GPU."""
+    found, happened = call("_in_each_kernel", str(tmp_path))
+    assert found == [["naive.conv2d", {"ms": 24.0, "launches": 2}], ["tiled.add_parts", {"ms": 12.0, "launches": 1}]]
+    around = lambda name: ["record", name, "record"]  # noqa: E731
+    assert happened == ["compile", "spin", *around("add_parts"), *around("conv2d"), *around("conv2d"), "synchronize", *["elapsed"] * 3]
+
+
+def _in_each_kernel(folder):
+    from minidl.gpucheck import timing
+    from minidl.kernels import cuda
+
+    happened = []
+    cupy = SimpleNamespace(
+        RawKernel=lambda code, name: happened.append("compile") or (lambda *arguments: happened.append("spin")),
+        cuda=SimpleNamespace(Event=lambda: SimpleNamespace(record=lambda: happened.append("record")),
+                             get_elapsed_time=lambda start, end: happened.append("elapsed") or 12.0,
+                             runtime=SimpleNamespace(deviceSynchronize=lambda: happened.append("synchronize"))))
+
+    def step():
+        for kernel in (cuda.tiled.add_parts, cuda.naive.conv2d, cuda.naive.conv2d):
+            cuda.launch(kernel, 1, 32)
+
+    with mock.patch.object(timing, "launch", lambda kernel, *arguments: happened.append(kernel.__name__)):
+        clock = timing.Clock(SimpleNamespace(rehearsal=False, backend=SimpleNamespace(xp=cupy)))
+        print(json.dumps([list(clock.kernels(step, 0.1).items()), happened]))
 
 
 def test_tf32_is_switched_for_both_and_off_again(tmp_path):

@@ -4,7 +4,8 @@ Each call is measured with CUDA's events, on the stream that all of it runs on. 
 training loop does; if Python is slower than the GPU, this is Python's time. `device_ms`: the GPU's time alone; it first
 spins until the calls stand in its queue. `host_ms`: the time until a call returns, which waits for nothing.
 
-PyTorch takes turns with minidl, in the same process, on the same numbers. Medians of all rounds.
+PyTorch takes turns with minidl, in the same process, on the same numbers. Medians of all rounds. For a training step
+the report has the GPU's time in each kernel of minidl's too, from one step more.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from functools import partial
 from itertools import chain
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import minidl
-from minidl.gpucheck.kernels import plain_products
+from minidl.gpucheck.kernels import all_kernels, plain_products
 from minidl.gpucheck.ops import host
 from minidl.gpucheck.session import Session, from_checkout
 from minidl.kernels import cuda as kernels
@@ -97,6 +99,35 @@ class Clock:
         end.synchronize()
         return self.cupy.cuda.get_elapsed_time(start, end) / count, host
 
+    def kernels(self, call: Callable[[], Any], host_ms: float) -> dict[str, dict[str, float]]:
+        """Each kernel of minidl's in one call, the slowest first: the GPU's milliseconds in it, how often it ran."""
+        names, marks = all_kernels(), list[tuple[str, Any, Any]]()
+
+        def marked_launch(kernel: Any, *arguments: Any) -> None:
+            before = self.mark()
+            launch(kernel, *arguments)
+            marks.append((names.get(id(kernel), kernel.__name__), before, self.mark()))
+
+        with mock.patch.object(kernels, "launch", marked_launch):
+            if self.cupy is not None:
+                self.spin((1,), (1,), (np.int64(1e6 * (1 + 3 * host_ms)),))     # marks take time on the host
+            call()
+        if self.cupy is not None:
+            self.cupy.cuda.runtime.deviceSynchronize()
+        found: dict[str, dict[str, float]] = {name: {"ms": 0.0, "launches": 0} for name, _, _ in marks}
+        for name, before, after in marks:
+            found[name]["ms"] += self.cupy.cuda.get_elapsed_time(before, after) if self.cupy else 1e3 * (after - before)
+            found[name]["launches"] += 1
+        return dict(sorted(found.items(), key=lambda item: -item[1]["ms"]))
+
+    def mark(self) -> Any:
+        """A point in time in the GPU's queue; in a rehearsal on the host."""
+        if self.cupy is None:
+            return time.perf_counter()
+        event = self.cupy.cuda.Event()
+        event.record()
+        return event
+
 
 def overhead(session: Session, entry: dict[str, Any]) -> str:
     """The stage: how long Python takes to start a kernel that does nothing, and to do the smallest of ops."""
@@ -126,7 +157,10 @@ def timing(session: Session, entry: dict[str, Any]) -> str:
                 if session.left() < 0:
                     return "partly done (budget)"
                 try:
-                    rows[name] = compare(session, clock, calls(), 1 if session.rehearsal else count)
+                    rows[name] = compare(session, clock, made := calls(), 1 if session.rehearsal else count)
+                    if name.endswith("training step"):
+                        ours = rows[name]["minidl"]
+                        ours["kernels"] = clock.kernels(made["minidl"], ours["host_ms"])
                 except Exception as error:
                     session.wrong(f"timing of {name}", error)
                 session.save()
@@ -146,9 +180,9 @@ def set_tf32(session: Session, on: bool) -> None:
         backends.cudnn.benchmark = True                         # let it look for its best algorithm
 
 
-def compare(session: Session, clock: Clock, calls: Calls, count: int) -> dict[str, dict[str, float]]:
+def compare(session: Session, clock: Clock, calls: Calls, count: int) -> dict[str, dict[str, Any]]:
     """Engine -> the medians of its times, and how many kernels of minidl a call starts. Engines take turns."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for engine, call in calls.items():
         before = launches.total()
         call()                                                  # compiles, and looks for the best algorithm

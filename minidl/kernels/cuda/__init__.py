@@ -29,6 +29,7 @@ from minidl.kernels.threads import ran
 FEW = 4                     # rows of a result; a tile would compute four times as many, or more, for nothing
 BLOCKS = 512                # keep a large GPU busy: it has 100 to 150 processors, and each works on a few blocks
 MOST_BLOCKS = 65535         # along the second and third axis of a grid
+LEAST_PIXELS = 64           # of an image for a block: with fewer, fetching and adding up would outweigh the products
 
 # -- convolution -------------------------------------------------------------------------------------------------------
 
@@ -69,17 +70,23 @@ def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
         return xp.zeros((outputs, channels, *geometry.kernel_size), x.dtype)
     taps = _kept_beside(x, _taps, geometry, channels)
     x, g, place = _in_order(x), _in_order(g), (groups, geometry.stride, geometry.before)
-    dw = xp.empty((outputs, len(taps)), x.dtype)                            # (O, K)
-    rows, columns = tiled.tile_for(outputs // groups)
-    tiles = -(-len(taps) // columns), -(-outputs // groups // rows)
-    parts = max(1, min(len(x), BLOCKS // (tiles[0] * tiles[1] * groups)))
-    if outputs // groups < FEW or groups * parts > MOST_BLOCKS:
-        launch(naive.conv2d_weight_grad, blocks_for(dw), THREADS, x, g, taps, *place, dw)
+    dw, (rows_of_g, columns_of_g) = xp.empty((outputs, len(taps)), x.dtype), g.shape[2:]       # dw: (O, K)
+    # One sum is too long for one thread, or for one tile: parts of it, as many as keep the GPU busy, and then their sum
+    if outputs // groups < FEW or groups > MOST_BLOCKS:
+        parts = min(len(x) * rows_of_g, -(-BLOCKS // blocks_for(dw)))
+        of_parts = xp.empty((parts, *dw.shape), x.dtype)                    # (P, O, K)
+        launch(naive.conv2d_weight_grad, blocks_for(of_parts), THREADS, x, g, taps, *place, of_parts)
     else:
-        of_parts = xp.empty((parts, outputs, len(taps)), x.dtype)           # (P, O, K)
-        launch(tiled.kernels(x.dtype, rows, columns).weight_grad, (*tiles, groups * parts), THREADS, x, g, taps, *place,
-               of_parts)
-        launch(tiled.add_parts, blocks_for(dw), THREADS, of_parts.reshape(parts, -1), dw.reshape(-1))
+        rows, columns = tiled.tile_for(outputs // groups)
+        tiles = -(-len(taps) // columns), -(-outputs // groups // rows)
+        wanted = max(1, BLOCKS // (tiles[0] * tiles[1] * groups))
+        images = min(len(x), wanted)
+        slices = min(-(-wanted // images), -(-rows_of_g * columns_of_g // LEAST_PIXELS))
+        parts = images * slices
+        of_parts = xp.empty((parts, *dw.shape), x.dtype)                    # (P, O, K)
+        launch(tiled.kernels(x.dtype, rows, columns).weight_grad, (*tiles, groups * parts), tiled.THREADS, x, g, taps,
+               *place, slices, of_parts)
+    launch(tiled.add_parts, blocks_for(dw), THREADS, of_parts.reshape(parts, -1), dw.reshape(-1))
     return dw.reshape(outputs, channels, *geometry.kernel_size)
 
 

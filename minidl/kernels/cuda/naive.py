@@ -69,25 +69,29 @@ def conv2d_input_grad(g, turned, taps, groups, stride, corner, dx):
 
 
 @cuda.jit
-def conv2d_weight_grad(x, g, taps, groups, stride, corner, dw):
-    """dw[o,k] = sum over n,i,j of  x[n, c, i*s - p + u*d, j*s - p + v*d] · g[n,o,i,j].
+def conv2d_weight_grad(x, g, taps, groups, stride, corner, parts):
+    """dw[o,k] = sum over n,i,j of  x[n, c, i*s - p + u*d, j*s - p + v*d] · g[n,o,i,j], in parts to be added up.
 
-    x (N, C, H, W), g (N, O, OH, OW), taps (K, 3)  ->  dw (O, K)
+    x (N, C, H, W), g (N, O, OH, OW), taps (K, 3)  ->  parts (P, O, K): part p has the lines (n, i) number p, p + P, …
 
-    Memory: 2 N·OH·OW fetches and a store for each of the O·K weights: few threads, and a long way for each of them.
+    There are few weights, and a sum of N·OH·OW products for each. A thread that adds up all of them takes long, and
+    most of the GPU has nothing to do meanwhile; so P threads share them.
+
+    Memory: 2 N·OH·OW / P fetches and a store for each of the P·O·K sums.
     """
     thread = cuda.grid(1)
-    if thread >= dw.size:
+    if thread >= parts.size:
         return
-    o, k = thread // dw.shape[1], thread % dw.shape[1]
-    c = o // (dw.shape[0] // groups) * (x.shape[1] // groups) + taps[k, 0]
-    total = dw.dtype.type(0)
-    for n in range(len(x)):
-        for i in range(g.shape[2]):
-            row = i * stride[0] - corner[0] + taps[k, 1]
-            if 0 <= row < x.shape[2]:
-                for j in range(g.shape[3]):
-                    column = j * stride[1] - corner[1] + taps[k, 2]
-                    if 0 <= column < x.shape[3]:
-                        total += x[n, c, row, column] * g[n, o, i, j]
-    dw[o, k] = total
+    _, outputs, depth = parts.shape
+    part, o, k = thread // (depth * outputs), thread // depth % outputs, thread % depth
+    c = o // (outputs // groups) * (x.shape[1] // groups) + taps[k, 0]
+    total = parts.dtype.type(0)
+    for line in range(part, len(x) * g.shape[2], len(parts)):
+        n, i = line // g.shape[2], line % g.shape[2]
+        row = i * stride[0] - corner[0] + taps[k, 1]
+        if 0 <= row < x.shape[2]:
+            for j in range(g.shape[3]):
+                column = j * stride[1] - corner[1] + taps[k, 2]
+                if 0 <= column < x.shape[3]:
+                    total += x[n, c, row, column] * g[n, o, i, j]
+    parts[part, o, k] = total

@@ -125,12 +125,12 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
                     y[n, group * outputs + o, i, j] = sums[r, c] + bias[group * outputs + o]
 
     @cuda.jit(**bounds)
-    def weight_grad(x, g, taps, groups, stride, corner, parts):
+    def weight_grad(x, g, taps, groups, stride, corner, slices, parts):
         """x (N, C, H, W), g (N, O, OH, OW), taps (K, 3)  ->  parts (P, O, K), to be added up to dw (O, K).
 
-        The result is small and the sum long, so P blocks share the images of a tile: block p takes p, p + P, …. Each
-        writes to a part of its own; were they to add to dw itself (atomically), the order would change with every run,
-        and the last digits with it.
+        The result is small and the sum long, so P blocks share the images of a tile: each image is cut into `slices`,
+        and P / slices images are worked on at once. Each writes to a part of its own; were they to add to dw itself
+        (atomically), the order would change with every run, and the last digits with it.
         """
         a = cuda.shared.array((DEPTH, LINE_OF_A), number)                   # of g
         b = cuda.shared.array((DEPTH, LINE_OF_B), number)                   # of X
@@ -142,21 +142,24 @@ def kernels(dtype: np.dtype, ROWS: int, COLUMNS: int) -> Kernels:
         outputs, columns = g.shape[1] // groups, g.shape[3]
         pixels, depth = g.shape[2] * columns, len(taps)                     # pixels of one image
         first_output, first_tap = cuda.blockIdx.y * ROWS, cuda.blockIdx.x * COLUMNS
+        share = (pixels + slices - 1) // slices
+        first_pixel = part % slices * share
+        end = min(pixels, first_pixel + share)
         for r in range(PATCH):
             for c in range(PATCH):
                 sums[r, c] = zero
-        for n in range(part, len(x), len(parts)):
-            for q0 in range(0, pixels, DEPTH):
+        for n in range(part // slices, len(x), len(parts) // slices):
+            for q0 in range(first_pixel, end, DEPTH):
                 q = q0 + t % DEPTH                                          # the pixel that this thread fetches for
                 i, j = q // columns, q % columns
                 for o in range(t // DEPTH, ROWS, THREADS // DEPTH):
                     value = zero
-                    if q < pixels and first_output + o < outputs:
+                    if q < end and first_output + o < outputs:
                         value = g[n, group * outputs + first_output + o, i, j]
                     a[t % DEPTH, o] = value
                 for k in range(t // DEPTH, COLUMNS, THREADS // DEPTH):
                     value = zero
-                    if q < pixels and first_tap + k < depth:
+                    if q < end and first_tap + k < depth:
                         h = i * stride[0] - corner[0] + taps[first_tap + k, 1]
                         v = j * stride[1] - corner[1] + taps[first_tap + k, 2]
                         if 0 <= h < height and 0 <= v < width:
