@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import minidl
 import minidl.nn.functional as F
 from minidl import Tensor, nn, optim
-from minidl.data import DataLoader, TensorDataset
+from minidl.data import DataLoader, Dataset
 from minidl.train import EarlyStopping, LightningModule, Trainer
 
 
 class Classifier(LightningModule):
     """A network that gives every class a score, trained with cross-entropy and Adam."""
 
-    def __init__(self, network: nn.Module, lr: float) -> None:
+    def __init__(self, network: nn.Module, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__()
-        self.network, self.lr = network, lr
+        self.network, self.lr, self.weight_decay = network, lr, weight_decay
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> scores (N, classes)."""
@@ -41,8 +43,8 @@ class Classifier(LightningModule):
         self._measure(batch, "test")
 
     def configure_optimizers(self) -> optim.Optimizer:
-        """Adam with the rate that was given."""
-        return optim.Adam(self.parameters(), lr=self.lr)
+        """Adam with the rate and the weight decay that were given."""
+        return optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
 
 
 def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -52,15 +54,23 @@ def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return order[:count - validation], order[count - validation:]
 
 
-def train(network: nn.Module, training: TensorDataset, validation: TensorDataset, *, epochs: int, batch_size: int,
-          device: str, lr: float = 1e-3) -> tuple[Classifier, Trainer]:
-    """Train for so many epochs. Afterwards the weights are those of the epoch with the lowest validation loss."""
-    model = Classifier(network, lr)
+def train(network: nn.Module, training: Dataset[Any] | DataLoader, validation: Dataset[Any] | DataLoader, *,
+          epochs: int, batch_size: int, device: str, lr: float = 1e-3,
+          weight_decay: float = 0.0) -> tuple[Classifier, Trainer]:
+    """Train for so many epochs. Afterwards the weights are those of the epoch with the lowest validation loss.
+
+    training, validation: a dataset of (image, label), or a DataLoader of it, which is used as it is.
+    """
+    model = Classifier(network, lr, weight_decay)
     # with a patience as long as the run it never stops; it gives back the best weights, and the curves are whole
     best = EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
     trainer = Trainer(max_epochs=epochs, callbacks=best, accelerator=device, logger=False, enable_checkpointing=False,
                       enable_model_summary=False)
-    trainer.fit(model, DataLoader(training, batch_size, shuffle=True), DataLoader(validation, 500))
+    if not isinstance(training, DataLoader):
+        training = DataLoader(training, batch_size, shuffle=True)
+    if not isinstance(validation, DataLoader):
+        validation = DataLoader(validation, 500)
+    trainer.fit(model, training, validation)
     return model, trainer
 
 

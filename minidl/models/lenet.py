@@ -8,7 +8,8 @@ from minidl import nn
 from minidl.errors import ShapeError
 
 
-def lenet(image_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, activation: Callable[[], nn.Module] = nn.Tanh,
+def lenet(image_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10,
+          activation: Callable[[], nn.Module] = nn.Tanh,
           pooling: Callable[[int], nn.Module] = nn.AvgPool2d) -> nn.Sequential:
     """Two blocks of convolution, activation and pooling, then three dense layers.
 
