@@ -483,6 +483,7 @@ def test_output_that_cannot_be_written_is_a_sentence(tmp_path):
 @pytest.fixture
 def notebook(monkeypatch):
     """As if the kernel of a notebook ran this; returns what it displays."""
+    plt.close(plt.figure())                             # pyplot looks for IPython when it makes its first figure
     shown, kernel = [], ModuleType("IPython")
     kernel.get_ipython = lambda: SimpleNamespace(kernel=object())
     display = ModuleType("IPython.display")
