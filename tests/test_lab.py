@@ -480,12 +480,17 @@ def test_output_that_cannot_be_written_is_a_sentence(tmp_path):
 
 # -- notebooks ---------------------------------------------------------------------------------------------------------
 
+def shell(**more):
+    """IPython's shell, as far as pyplot asks for it."""
+    return SimpleNamespace(events=SimpleNamespace(register=lambda *_: None), enable_gui=lambda *_: None, **more)
+
+
 @pytest.fixture
 def notebook(monkeypatch):
     """As if the kernel of a notebook ran this; returns what it displays."""
-    plt.close(plt.figure())                             # pyplot looks for IPython when it makes its first figure
     shown, kernel = [], ModuleType("IPython")
-    kernel.get_ipython = lambda: SimpleNamespace(kernel=object())
+    kernel.version_info = (9, 0)
+    kernel.get_ipython = lambda: shell(kernel=object())
     display = ModuleType("IPython.display")
     display.display = shown.append
     monkeypatch.setitem(sys.modules, "IPython", kernel)
@@ -515,7 +520,7 @@ def test_in_a_notebook(notebook, monkeypatch, tmp_path):
 
 
 def test_in_a_shell_without_a_kernel_the_command_line_counts(notebook, monkeypatch, tmp_path):
-    sys.modules["IPython"].get_ipython = lambda: SimpleNamespace()
+    sys.modules["IPython"].get_ipython = shell
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trial.py", "--epochs=5"])
     hook = sys.excepthook
