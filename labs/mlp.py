@@ -5,7 +5,7 @@ RMSprop, Adagrad and Adam beside it, from the same start and with the same batch
 is best on validation images; and the same five in a valley of two dimensions, where their paths can be seen.
 
     python -m labs.mlp                                  # 1,797 digits of 8×8 pixels, from scikit-learn
-    python -m labs.mlp --dataset mnist                  # the first 10,000; fashion-mnist likewise
+    python -m labs.mlp --dataset mnist                  # the first 8,000; fashion-mnist likewise
     python -m labs.mlp --dataset mnist --preset full    # all 60,000; five optimizers on the first 20,000
 """
 # %%
@@ -28,7 +28,7 @@ RATES, SEEDS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), 3       # of the
 PYTORCH = ("0.704 ± 0.014", "0.783 ± 0.005", "0.816 ± 0.004", "0.836 ± 0.003", "0.848 ± 0.003")
 
 lab = Lab("mlp", __doc__, datasets=("digits", "mnist", "fashion-mnist"), epochs=5, batch_size=256,
-          presets={"quick": {"train_size": 10_000}, "full": {"train_size": 60_000}},
+          presets={"quick": {"train_size": 8_000}, "full": {"train_size": 60_000}},
           per_dataset={"digits": {"train_size": 1347, "epochs": 6, "batch_size": 64}},
           seconds=lambda args: 6 + args.epochs * (2 * args.train_size + 40 * min(args.train_size, COMPARED)) * (
               0.0012 / args.batch_size + (1e-6 if args.dataset == "digits" else 3.2e-5)))
