@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,11 +136,20 @@ WRONG = {       # kernel file, what is there, what is put in its place
 }
 
 
+@pytest.fixture(scope="module")
+def with_a_mistake(request) -> dict[str, Future[dict]]:
+    """The runs with those mistakes that are asked for, two at a time."""
+    asked = [item.callspec.params["wrong"] for item in request.session.items
+             if getattr(item, "originalname", "") == "test_a_broken_kernel_is_noticed"]
+    with ThreadPoolExecutor(2) as pool:
+        yield {wrong: pool.submit(simulate, "forward", *WRONG[wrong]) for wrong in asked}
+
+
 @needs_simulator
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_broken_kernel_is_noticed(wrong):
-    results = simulate("forward", *WRONG[wrong])["results"]
+def test_a_broken_kernel_is_noticed(wrong, with_a_mistake):
+    results = with_a_mistake[wrong].result()["results"]
     assert any(isinstance(result, str) or result[0] > 1 for result in results.values())
 
 
