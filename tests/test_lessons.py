@@ -15,6 +15,8 @@ import re
 import subprocess
 import sys
 import tokenize
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,9 +113,22 @@ def lesson(request):
 
 
 @pytest.fixture(scope="module")
-def ours(lesson, tmp_path_factory):
+def both(lesson, tmp_path_factory) -> Iterator[tuple[Future[str], Future[str] | None]]:
+    """What the lesson prints with minidl and, where there is one, with PyTorch: both run at the same time."""
+    source, folder = for_pytorch(lesson.read_text(encoding="utf-8")), tmp_path_factory.mktemp("pytorch")
+    needed = {"torch", *({"lightning"} if "lightning" in source else ())}
+    with ThreadPoolExecutor(2) as pool:
+        ours, theirs = pool.submit(run, lesson, tmp_path_factory.mktemp("minidl")), None
+        if all(importlib.util.find_spec(name) for name in needed):
+            (folder / lesson.name).write_text(source, encoding="utf-8")
+            theirs = pool.submit(run, folder / lesson.name, folder)
+        yield ours, theirs
+
+
+@pytest.fixture(scope="module")
+def ours(both):
     """What the lesson prints with minidl."""
-    return run(lesson, tmp_path_factory.mktemp("lesson"))
+    return both[0].result()
 
 
 def test_there_are_more_than_ten():
@@ -153,13 +168,10 @@ def test_it_runs_and_prints_numbers(ours):
 
 
 @pytest.mark.torch
-def test_it_prints_the_same_with_pytorch(lesson, ours, tmp_path, torch):
-    source = for_pytorch(lesson.read_text(encoding="utf-8"))
-    if "lightning" in source and importlib.util.find_spec("lightning") is None:
+def test_it_prints_the_same_with_pytorch(lesson, both, ours, torch):
+    if both[1] is None:
         pytest.skip("Lightning is not installed; pip install lightning==2.6.6")
-    path = tmp_path / lesson.name
-    path.write_text(source, encoding="utf-8")
-    found = differences(ours, run(path, tmp_path), precision(lesson))
+    found = differences(ours, both[1].result(), precision(lesson))
     assert not found, f"{len(found)} differences, minidl first:\n" + "\n".join(found[:20])
 
 
