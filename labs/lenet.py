@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 from rich.progress import track
+from sklearn.metrics import confusion_matrix
 
 import minidl
 import minidl.nn.functional as F
@@ -154,9 +155,8 @@ lab.figure(_lenet.draw_mistakes(test_images, truth, predicted, names), "mistakes
 
 # %% Class by class
 of_class = np.bincount(truth, minlength=len(names))
-confusion = {name: np.zeros((len(names), len(names)), int) for name in variants}
-for name, said in predicted.items():
-    np.add.at(confusion[name], (truth, said), 1)                # [true class, answer]
+confusion = {name: confusion_matrix(truth, said, labels=range(len(names)))                  # [true class, answer]
+             for name, said in predicted.items()}
 per_class = {name: counts.diagonal() / of_class for name, counts in confusion.items()}
 deviation = {name: (p * (1 - p) / of_class) ** 0.5 for name, p in per_class.items()}
 lab.table([[names[k], str(of_class[k]), *(f"{per_class[name][k]:.1%} ± {deviation[name][k]:.1%}" for name in variants)]

@@ -1,14 +1,22 @@
-"""Looking at the figures of a lab without eyes: is there something on each panel, and something else on the next?"""
+"""Running labs, and looking at their figures without eyes: is there something on each panel, and something else on the
+next?
+"""
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.collections import PathCollection, QuadMesh
 
 from labs._lab import Lab
+
+ROOT = Path(__file__).parent.parent
 
 
 def check_figure(figure, equal_panels=False) -> int:
@@ -104,3 +112,17 @@ def run_here(monkeypatch, name, *arguments, equal_panels=()):
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)              # the lab takes it until it has finished
     return runpy.run_module(f"labs.{name}", run_name="__main__", alter_sys=True), figures
+
+
+def run_once(tmp_path_factory, name, *arguments, equal_panels=()):
+    """For a fixture of a module: one run in this process. Its global names, its figures, and the folder of its results."""
+    folder = tmp_path_factory.mktemp(name)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        names, figures = run_here(monkeypatch, name, "--out", folder, *arguments, equal_panels=equal_panels)
+    return names, figures, folder
+
+
+def run_lab(name, *arguments, check=True, data=""):
+    """Run a lab as a user does, in a process of its own. data: the folder of the datasets; none by default."""
+    return subprocess.run([sys.executable, "-m", f"labs.{name}", *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, check=check, env={**os.environ, "MINIDL_DATA": data})

@@ -10,7 +10,7 @@ import pytest
 from scipy import integrate, special
 
 from minidl import ops
-from tests.figures import run_here
+from tests.figures import run_here, run_once
 
 NAMES = ["sigmoid", "tanh", "tanhshrink", "softplus", "relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu",
          "silu", "gelu"]
@@ -19,10 +19,7 @@ NAMES = ["sigmoid", "tanh", "tanhshrink", "softplus", "relu", "relu6", "leaky_re
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run in this process: its names, figures and folder. Every figure has been checked."""
-    folder = tmp_path_factory.mktemp("activations")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        names, figures = run_here(monkeypatch, "activations", "--out", folder)
-    return names, figures, folder
+    return run_once(tmp_path_factory, "activations")
 
 
 @pytest.fixture(scope="module")

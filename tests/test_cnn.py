@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,24 +12,14 @@ import minidl
 from labs import _classifier
 from minidl.datasets import Digits
 from minidl.models import small_cnn
-from tests.figures import run_here
-
-ROOT = Path(__file__).parent.parent
-
-
-def run_lab(*arguments, check=True):
-    return subprocess.run([sys.executable, "-m", "labs.cnn", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, check=check, env={**os.environ, "MINIDL_DATA": ""})
+from tests.figures import run_lab, run_once
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run in this process: its names, figures and folder. Every figure has been checked."""
-    folder = tmp_path_factory.mktemp("cnn")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        # the first test images stand among all and, if they are mistakes, among the mistakes too
-        names, figures = run_here(monkeypatch, "cnn", "--out", folder, "--epochs", 5, equal_panels={"predictions"})
-    return names, figures, folder
+    # the first test images stand among all and, if they are mistakes, among the mistakes too
+    return run_once(tmp_path_factory, "cnn", "--epochs", 5, equal_panels={"predictions"})
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +118,7 @@ def test_its_figures(run):
 
 
 def test_it_says_what_it_saves_one_aligned_line_an_epoch(tmp_path):
-    output = run_lab("--epochs", 2, "--out", tmp_path, "--seed", 1).stdout
+    output = run_lab("cnn", "--epochs", 2, "--out", tmp_path, "--seed", 1).stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     lines = output.splitlines()
     start = next(i for i, line in enumerate(lines) if line.split()[:2] == ["epoch", "train_loss"])
@@ -147,14 +133,14 @@ def test_it_says_what_it_saves_one_aligned_line_an_epoch(tmp_path):
     assert f"{metrics['param_count']:,}" in output
     assert re.search(r"sums to 1", output)
     again = tmp_path / "again"
-    run_lab("--epochs", 2, "--out", again, "--seed", 1)
+    run_lab("cnn", "--epochs", 2, "--out", again, "--seed", 1)
     repeated = json.loads((again / "metrics.json").read_text())
     for name in ("train_loss", "val_loss", "test_accuracy"):
         assert repeated[name] == metrics[name], "the same seed gives the same run"
 
 
 def test_without_data_it_says_how_to_get_it(tmp_path):
-    result = run_lab("--dataset", "mnist", "--data-dir", tmp_path / "none", "--out", tmp_path / "out", check=False)
+    result = run_lab("cnn", "--dataset", "mnist", "--data-dir", tmp_path / "none", "--out", tmp_path / "out", check=False)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "--download" in result.stderr
@@ -164,7 +150,7 @@ def test_without_data_it_says_how_to_get_it(tmp_path):
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "fast"])
 def test_a_learning_rate_that_is_none(rate, tmp_path):
-    result = run_lab(f"--lr={rate}", "--out", tmp_path / "out", check=False)
+    result = run_lab("cnn", f"--lr={rate}", "--out", tmp_path / "out", check=False)
     assert result.returncode == 2
     assert result.stderr == f"error: argument --lr: got '{rate}', expected a number above 0; --help shows all arguments\n"
     assert not (tmp_path / "out").exists()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,25 +19,15 @@ from minidl.datasets import Digits
 from minidl.errors import ShapeError
 from minidl.models import cnn48
 from minidl.transforms import ColorJitter, Compose, Grayscale, Normalize, RandomRotation
-from tests.figures import run_here
+from tests.figures import run_lab, run_once
 
-ROOT = Path(__file__).parent.parent
 REAL = os.environ.get("MINIDL_DATA")
-
-
-def run_lab(*arguments, check=True, data=""):
-    return subprocess.run([sys.executable, "-m", "labs.cnn48", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, check=check, env={**os.environ, "MINIDL_DATA": data})
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One small run in this process: its names, figures and folder. Every figure has been checked."""
-    folder = tmp_path_factory.mktemp("cnn48")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        names, figures = run_here(monkeypatch, "cnn48", "--out", folder, "--train-size", 300, "--epochs", 2,
-                                  "--batch-size", 16)
-    return names, figures, folder
+    return run_once(tmp_path_factory, "cnn48", "--train-size", 300, "--epochs", 2, "--batch-size", 16)
 
 
 @pytest.fixture(scope="module")
@@ -357,10 +344,10 @@ def test_train_takes_datasets_and_loaders():
 # -- the command line --------------------------------------------------------------------------------------------------
 
 def test_bad_input_is_one_sentence(tmp_path):
-    result = run_lab("--workers", -1, "--out", tmp_path / "out", check=False)
+    result = run_lab("cnn48", "--workers", -1, "--out", tmp_path / "out", check=False)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "--workers" in result.stderr
-    result = run_lab("--dataset", "cifar10", "--data-dir", tmp_path / "none", "--out", tmp_path / "out", check=False)
+    result = run_lab("cnn48", "--dataset", "cifar10", "--data-dir", tmp_path / "none", "--out", tmp_path / "out", check=False)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "--download" in result.stderr
     assert "Traceback" not in result.stderr
@@ -372,7 +359,7 @@ def test_mnist_reaches_what_pytorch_reaches(tmp_path):
     """One epoch of 12,800 images: PyTorch gets 96.3 % without augmentation."""
     if not REAL:
         pytest.skip("set MINIDL_DATA to a folder with mnist/ to run this")
-    run_lab("--dataset", "mnist", "--train-size", 16_000, "--out", tmp_path, data=REAL)
+    run_lab("cnn48", "--dataset", "mnist", "--train-size", 16_000, "--out", tmp_path, data=REAL)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["train_count"] == 12_800
     assert metrics["test_accuracy"] > 0.95
@@ -382,7 +369,7 @@ def test_mnist_reaches_what_pytorch_reaches(tmp_path):
 def test_photographs_in_colour(tmp_path):
     if not REAL:
         pytest.skip("set MINIDL_DATA to a folder with cifar10*/ to run this")
-    run_lab("--dataset", "cifar10", "--train-size", 500, "--epochs", 3, "--batch-size", 32, "--out", tmp_path, data=REAL)
+    run_lab("cnn48", "--dataset", "cifar10", "--train-size", 500, "--epochs", 3, "--batch-size", 32, "--out", tmp_path, data=REAL)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert len(set(metrics["mean"])) == 3, "each channel has its own"
     assert metrics["test_accuracy"] > 0.18, "chance is 0.1, its deviation 0.007 for 2,000 test images"

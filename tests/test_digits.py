@@ -16,20 +16,15 @@ import minidl
 import minidl.nn.functional as F
 from minidl import nn
 from minidl.datasets import Digits
-from tests.figures import run_here
+from tests.figures import run_here, run_lab
 
 ROOT = Path(__file__).parent.parent
-
-
-def run_lab(*arguments):
-    return subprocess.run([sys.executable, "-m", "labs.digits", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folders = [tmp_path_factory.mktemp(f"seed{seed}") for seed in range(3)]
-    outputs = [run_lab("--seed", seed, "--out", folder) for seed, folder in enumerate(folders)]
+    outputs = [run_lab("digits", "--seed", seed, "--out", folder).stdout for seed, folder in enumerate(folders)]
     return [(folder, output, json.loads((folder / "metrics.json").read_text()))
             for folder, output in zip(folders, outputs, strict=True)]
 
@@ -108,7 +103,7 @@ def test_what_it_prints_is_what_it_saves(runs):
 
 
 def test_the_same_seed_gives_the_same_run(runs, tmp_path):
-    run_lab("--seed", 0, "--epochs", 2, "--out", tmp_path)
+    run_lab("digits", "--seed", 0, "--epochs", 2, "--out", tmp_path)
     again = json.loads((tmp_path / "metrics.json").read_text())
     assert again["train_loss"] == runs[0][2]["train_loss"][:2]
     assert runs[1][2]["train_loss"][:2] != again["train_loss"]

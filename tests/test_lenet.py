@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,17 +18,11 @@ from minidl.data import DataLoader, TensorDataset
 from minidl.datasets import CIFAR10, MNIST, Digits
 from minidl.errors import MinidlError
 from minidl.models import lenet
-from tests.figures import run_here
+from tests.figures import run_here, run_lab
 
-ROOT = Path(__file__).parent.parent
 VARIANTS = {"tanh + average": "tanh_average", "ReLU + max": "relu_max"}
 FIGURES = ["curves", "mistakes", "classes", "confusion", "kernels", "maps_tanh_average", "maps_relu_max"]
 EPOCHS = 6
-
-
-def run_lab(*arguments, check=True, data=""):
-    return subprocess.run([sys.executable, "-m", "labs.lenet", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, check=check, env={**os.environ, "MINIDL_DATA": data})
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +353,7 @@ def test_on_the_strict_device_its_numbers_are_those_of_the_cpu(monkeypatch, tmp_
 
 def test_bad_input_is_one_sentence(tmp_path):
     for arguments, said in ((["--dataset=mnist", f"--data-dir={tmp_path / 'none'}"], "--download"), (["--lr=0"], "argument --lr: got '0'")):
-        result = run_lab(*arguments, "--out", tmp_path / "out", check=False)
+        result = run_lab("lenet", *arguments, "--out", tmp_path / "out", check=False)
         assert result.returncode == 2
         assert result.stderr.count("\n") == 1
         assert said in result.stderr
@@ -381,7 +372,7 @@ def three_runs(folder, dataset, *arguments):
         pytest.skip(f"{dataset} is not here: {error}")
     found = {key: [] for key in VARIANTS.values()}
     for seed in range(3):
-        run_lab("--dataset", dataset, "--seed", seed, "--out", folder / str(seed), *arguments, data=data or "")
+        run_lab("lenet", "--dataset", dataset, "--seed", seed, "--out", folder / str(seed), *arguments, data=data or "")
         metrics = json.loads((folder / str(seed) / "metrics.json").read_text())
         for key in found:
             found[key].append([100 * share for share in metrics[key]["test_accuracy"]])
@@ -464,7 +455,7 @@ def test_from_the_same_start_on_the_same_batches_pytorch_gets_as_far(torch, tmp_
         size = len(kind())
     except MinidlError as error:
         pytest.skip(f"{dataset} is not here: {error}")
-    run_lab(f"--dataset={dataset}", f"--train-size={size}", f"--epochs={epochs}", f"--seed={seed}", "--out", tmp_path,
+    run_lab("lenet", f"--dataset={dataset}", f"--train-size={size}", f"--epochs={epochs}", f"--seed={seed}", "--out", tmp_path,
             data=os.environ.get("MINIDL_DATA", ""))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     losses, accuracies = in_pytorch(torch, kind, seed, epochs, metrics, *layers)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,24 +11,15 @@ import minidl
 from labs import _optimizers
 from minidl.datasets import MNIST, Digits
 from minidl.errors import MinidlError
-from tests.figures import run_here
+from tests.figures import run_here, run_lab, run_once
 
-ROOT = Path(__file__).parent.parent
 NAMES = ["SGD", "momentum", "RMSprop", "Adagrad", "Adam"]
-
-
-def run_lab(*arguments, check=True):
-    return subprocess.run([sys.executable, "-m", "labs.mlp", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, check=check, env={**os.environ, "MINIDL_DATA": ""})
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run in this process: its names, figures and folder. Every figure has been checked."""
-    folder = tmp_path_factory.mktemp("mlp")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        names, figures = run_here(monkeypatch, "mlp", "--out", folder)
-    return names, figures, folder
+    return run_once(tmp_path_factory, "mlp")
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +202,7 @@ def test_its_figures(run, metrics):
 def test_it_says_what_it_saves_also_on_another_device(tmp_path):
     """With as few images as there may be: one step, and nothing to smooth."""
     arguments = ("--train-size", 10, "--epochs", 1, "--seed", 1)
-    output = run_lab(*arguments, "--out", tmp_path / "cpu").stdout
+    output = run_lab("mlp", *arguments, "--out", tmp_path / "cpu").stdout
     metrics = json.loads((tmp_path / "cpu" / "metrics.json").read_text())
     assert metrics["steps"] == 1
     assert f"{metrics['param_count']:,} parameters" in output
@@ -225,7 +212,7 @@ def test_it_says_what_it_saves_also_on_another_device(tmp_path):
     for name, values in metrics["compared"]["test_accuracy"].items():
         assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in output, name
     assert "PyTorch" not in output                                  # whose numbers are of MNIST
-    run_lab(*arguments, "--device", "fake", "--out", tmp_path / "fake")
+    run_lab("mlp", *arguments, "--device", "fake", "--out", tmp_path / "fake")
     on_fake = json.loads((tmp_path / "fake" / "metrics.json").read_text())
     assert on_fake["device"].startswith("fake")
     assert on_fake["train_loss"] == pytest.approx(metrics["train_loss"], rel=1e-4)
@@ -233,7 +220,7 @@ def test_it_says_what_it_saves_also_on_another_device(tmp_path):
 
 
 def test_without_data_it_says_how_to_get_it(tmp_path):
-    result = run_lab("--dataset", "mnist", "--data-dir", tmp_path / "none", "--out", tmp_path / "out", check=False)
+    result = run_lab("mlp", "--dataset", "mnist", "--data-dir", tmp_path / "none", "--out", tmp_path / "out", check=False)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "--download" in result.stderr

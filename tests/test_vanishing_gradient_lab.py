@@ -12,16 +12,13 @@ import pytest
 from labs import _vanishing
 from minidl import tensor
 from minidl.errors import SettingError
-from tests.figures import run_here
+from tests.figures import run_here, run_once
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run in this process: its names, figures and folder. Every figure has been checked."""
-    folder = tmp_path_factory.mktemp("vanishing")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        names, figures = run_here(monkeypatch, "vanishing_gradient", "--out", folder)
-    return names, figures, folder
+    return run_once(tmp_path_factory, "vanishing_gradient")
 
 
 @pytest.fixture(scope="module")
