@@ -27,6 +27,7 @@ def shifted(x):
 OUTER = """
 from minidl.kernels.compiling import compiled
 from minidl.kernels.inner_for_tests import shifted
+from minidl.kernels.vectors import stay_apart
 
 @compiled
 def doubled(x):
@@ -34,8 +35,14 @@ def doubled(x):
 
 def scaled_by(factor, function):
     @compiled
-    def scaled(x):
+    def product(x):
+        stay_apart()
         return factor * function(x)
+
+    @compiled
+    def scaled(x):
+        return product(x)
+
     return scaled
 
 by_three, by_five = scaled_by(3, shifted), scaled_by(5, shifted)
@@ -100,10 +107,22 @@ def test_functions_made_by_a_function_are_found_again(copy):
     """Their closures hold another compiled function, which Numba would take for a new one in every process."""
     code = ("from minidl.kernels import compiling, outer_for_tests as outer; "
             "print(outer.by_three(1.0), outer.by_five(1.0), len(compiling.names()))")
-    assert copy.run(code)[0] == "6.0 10.0 3"
+    assert copy.run(code)[0] == "6.0 10.0 5"
     files = copy.files()
     assert copy.run(code)[0] == "6.0 10.0 0"
     assert copy.files() == files
+
+
+@needs_xdg
+def test_functions_made_by_a_function_are_kept_apart(copy):
+    """Numba numbers the functions that a process compiles, and names machine code by these numbers. So two functions of
+    one name, compiled first by different processes, are loaded under one name, and one of them runs in place of the
+    other. (The hash seed decides about the order of compiler settings in that name.)
+    """
+    code = "from minidl.kernels import outer_for_tests as outer; print(*(getattr(outer, name)(1.0) for name in {!r}))"
+    copy.run(CALL, PYTHONHASHSEED="0")
+    for names, expected in ((["by_three"], "6.0"), (["by_five"], "10.0"), (["by_five", "by_three"], "10.0 6.0")):
+        assert copy.run(code.format(names), PYTHONHASHSEED="0")[0] == expected
 
 
 @needs_xdg

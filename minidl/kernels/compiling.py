@@ -51,6 +51,10 @@ def compiled(function: Function) -> Function:
     """
     if config.DISABLE_JIT:
         return function
+    if function.__closure__:
+        # Numba calls machine code by the function's name and by how many the process had compiled before. So functions
+        # of one name, compiled by two processes and loaded by a third, would be taken for one another.
+        function.__qualname__ += "_" + hashlib.sha256(repr(_identity(function)).encode()).hexdigest()[:8]
     made = numba.njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)(function)
     if folder() is not None:
         with contextlib.suppress(RuntimeError):              # its source is in no file that could be watched
