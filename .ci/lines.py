@@ -33,6 +33,8 @@ GUIDE = {  # part of the engine: (its modules, how many lines it may have, comme
     "train": (["train"], 2100),
     "models": (["models"], 300),
     "utils": (["utils"], 700),
+    "attacks": (["attacks"], 400),
+    "visualize": (["visualize"], 750),
     "debug": (["debug"], 1500),
     "doctor + gpucheck": (["doctor", "gpucheck"], 1200),
 }

@@ -69,7 +69,8 @@ newaxis = None
 _LATER = {"draw": "minidl.debug.draw", "fuse": "minidl.nn.fusing", "gradcheck": "minidl.debug.gradcheck",
           "load": "minidl.io", "save": "minidl.io", "summary": "minidl.debug.summary"}
 # modules that are loaded when they are first used
-_MODULES_LATER = ("data", "datasets", "distributions", "linalg", "models", "train", "transforms", "utils")
+_MODULES_LATER = ("attacks", "data", "datasets", "distributions", "linalg", "models", "train", "transforms", "utils",
+                  "visualize")
 # functions of nn.functional that PyTorch has here too
 _OF_FUNCTIONAL = ("adaptive_avg_pool1d", "avg_pool1d", "batch_norm", "bilinear", "celu", "conv1d", "conv2d",
                   "conv_transpose1d", "conv_transpose2d", "cosine_similarity", "dropout", "embedding", "group_norm",

@@ -71,7 +71,7 @@ class Copy:
     def run(self, code="", *arguments, **environment):
         """The lines that Python prints, on stdout and on stderr."""
         process = self.start(code, *arguments, **environment)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         return out.strip(), err.strip()
 
@@ -225,7 +225,7 @@ def test_two_processes_may_compile_at_the_same_time(copy):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         assert out.count("42") == 3
     after = "import numpy as np; from minidl.kernels import outer_for_tests as outer; " \

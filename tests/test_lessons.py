@@ -45,7 +45,7 @@ def for_pytorch(source: str) -> str:
 def run(path: Path, folder: Path) -> str:
     """What the script prints; it runs in a process of its own, in `folder`, on one thread."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    result = subprocess.run([sys.executable, str(path)], cwd=folder, capture_output=True, encoding="utf-8", timeout=120,
+    result = subprocess.run([sys.executable, str(path)], cwd=folder, capture_output=True, encoding="utf-8", timeout=600,
                             check=False, env={**os.environ, **threads, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"})
     assert result.returncode == 0, f"{path.name} stopped:\n{result.stderr[-3000:]}"
     warned = [line for line in result.stderr.splitlines() if not line.startswith("minidl: compiling kernels (")]

@@ -3,5 +3,6 @@
 from minidl.models.cnn48 import cnn48
 from minidl.models.lenet import lenet
 from minidl.models.small_cnn import small_cnn
+from minidl.models.small_resnet import small_resnet
 
-__all__ = ["cnn48", "lenet", "small_cnn"]
+__all__ = ["cnn48", "lenet", "small_cnn", "small_resnet"]

@@ -1,0 +1,319 @@
+"""What labs.dream computes besides, and its pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import minidl
+from labs import _classifier, _trained
+from labs._lab import Lab
+from minidl import Tensor, nn
+from minidl.data import TensorDataset
+from minidl.errors import MinidlError
+from minidl.models.small_cnn import small_cnn
+from minidl.models import small_resnet
+from minidl.visualize import Maximized, capture, layer_named, maximize, total_variation
+from minidl.visualize.ascent import channel_scores, without_border
+
+SAVED = Path("runs", "dream", "resnet.safetensors")
+COUNT = 64                                                      # channels of a layer that are looked at
+OF_CNN = {"1": "convolution 1, ReLU", "4": "convolution 2, ReLU", "8": "dense layer, ReLU", "9": "class scores"}
+OF_RESNET = {"stem.2": "stem, ReLU", "stage1.0.relu2": "stage 1", "stage2.0.relu2": "stage 2",
+             "stage3.0.relu2": "stage 3", "classifier": "class scores"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this lab's command line takes besides."""
+    _trained.add_arguments(parser)
+    parser.add_argument("--layer", metavar="NAME", help="the layer whose filters are looked at most closely (default "
+                        f"{list(OF_CNN)[1]}; cifar10 {list(OF_RESNET)[-2]})")
+
+
+def layers_of(dataset: str, image_shape: tuple[int, int, int], asked: str | None) -> tuple[dict[str, str], str]:
+    """The layers to look at, {name: what it is} from shallow to deep, and the name of the one to look at most closely.
+
+    Raises for one that is not there, before anything is trained.
+    """
+    is_photo = dataset == "cifar10"
+    layers = dict(OF_RESNET if is_photo else OF_CNN)
+    if asked is None:
+        return layers, list(layers)[-2] if is_photo else list(layers)[1]
+    model = small_resnet(image_shape) if is_photo else small_cnn(image_shape)
+    layers = {asked: type(layer_named(model, asked, "--layer")).__name__} | layers
+    in_order = [name for name, _ in model.named_modules() if name in layers]
+    return {name: layers[name] for name in in_order}, asked
+
+
+def trained_resnet(lab: Lab, images: Tensor, labels: Tensor) -> nn.Module:
+    """`small_resnet` in evaluation mode: the one that an earlier run left, or trained here, as the lab says."""
+    shape, own = tuple(images.shape[1:]), lab.out / "resnet.safetensors"
+    network = small_resnet(shape)
+    for path in () if lab.args.retrain else dict.fromkeys((own, SAVED)):
+        if path.is_file():
+            saved = minidl.load(path)
+            try:
+                network.load_state_dict(saved["state_dict"])
+            except (MinidlError, KeyError, TypeError) as error:
+                raise MinidlError(f"{path} does not hold the network of this lab ({error}); remove it or use --retrain",
+                                  where="dream") from error
+            lab.say(f"The residual network is the one in {path}, trained for {saved['epochs']} epochs on "
+                    f"{saved['train_size']:,} images; its test accuracy was {saved['test_accuracy']:.1%}.")
+            return network.to(lab.device).eval()
+    lab.say(f"A residual network is trained first, for {lab.args.epochs} epochs on {len(images):,} images, a fifth of "
+            "which choose the epoch.")
+    minidl.manual_seed(lab.args.seed)
+    network = small_resnet(shape)
+    first, second = _classifier.split(len(images), lab.args.seed)
+    _classifier.train(network, TensorDataset(images[first], labels[first]),
+                      TensorDataset(images[second], labels[second]), epochs=lab.args.epochs,
+                      batch_size=lab.args.batch_size, device=lab.device, lr=3e-3)
+    test_images, test_labels = lab.images(train=False)
+    right = _classifier.predict(network, test_images, lab.device).argmax(1) == test_labels
+    accuracy = float(right.float().mean())
+    minidl.save({"dataset": lab.args.dataset, "image_shape": shape, "seed": lab.args.seed, "epochs": lab.args.epochs,
+                 "train_size": len(images), "test_accuracy": accuracy, "state_dict": network.state_dict()}, own)
+    lab.say(f"It is right for {accuracy:.1%} of the {len(test_labels):,} test images, where guessing is right for "
+            f"{1 / len(lab.classes):.0%}, and kept in {own}. --preset full trains for longer.")
+    return network.eval()
+
+
+def answers(network: nn.Module, images: Tensor, layers: Sequence[str], device: str) -> dict[str, np.ndarray]:
+    """The score of every channel for every image, {layer: (N, O)}, from one forward pass for all of the layers."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+    with minidl.no_grad():
+        for batch in images.split(250):
+            for name, y in capture(network, batch.to(device), layers).items():
+                means = without_border(y).mean((2, 3)) if y.ndim == 4 else y        # (N, O, OH, OW) -> (N, O)
+                parts[name].append(means.cpu().numpy())
+    return {name: np.concatenate(of_layer) for name, of_layer in parts.items()}
+
+
+def excite(network: nn.Module, layer: str, channels: Sequence[int], real: np.ndarray, examples: Tensor, seed: int,
+           **settings: Any) -> tuple[list[Maximized], np.ndarray]:
+    """A picture for each channel, and (K,) which of them began with a real image.
+
+    All begin with the same noise. Where that ends without a gradient, though some of the `examples` (N, C, H, W) excite
+    the channel, it begins anew with the one that does so most. real: what the channels say to them, (N, O).
+    """
+    def generator() -> minidl.Generator:
+        return minidl.Generator().manual_seed(seed)             # the same noise and the same moves each time
+
+    found = maximize(network, layer, list(channels), image_shape=tuple(examples.shape[1:]), generator=generator(),
+                     **settings)
+    again = [k for k, o in enumerate(channels) if found[k].dead and is_live(real[:, o])]
+    if again:
+        best = examples[[int(real[:, channels[k]].argmax()) for k in again]]
+        second = maximize(network, layer, [channels[k] for k in again], start=best, generator=generator(), **settings)
+        for k, result in zip(again, second, strict=True):
+            found[k] = result
+    return found, np.isin(np.arange(len(channels)), again)
+
+
+def is_live(real: np.ndarray) -> Any:
+    """Whether a channel tells real images apart at all, (N, …) -> (…): a dead one says the same to each of them."""
+    return real.max(0) > real.min(0)
+
+
+def summary(network: nn.Module, layer: str, real: np.ndarray, plain: tuple[list[Maximized], np.ndarray],
+            in_range: tuple[list[Maximized], np.ndarray], seed: int) -> dict[str, Any]:
+    """How the scores of the pictures of a layer's first channels compare with those of real images, real (N, K).
+
+    All counts but the first three are of live channels. in_range: pictures whose pixels were kept within 0…1.
+    """
+    found, from_image = plain
+    live = is_live(real)
+    start, final, bounded = (np.array([result.scores[i] for result in results])
+                             for results, i in ((found, 0), (found, -1), (in_range[0], -1)))
+    images = minidl.stack([result.image for result in found])                               # (K, C, H, W)
+    noise = minidl.rand(*images.shape[1:], generator=minidl.Generator().manual_seed(seed)).to(images.device) - 0.5
+    lengths = (images ** 2).sum((1, 2, 3), keepdim=True).sqrt()
+    with minidl.no_grad():
+        output = capture(network, noise / (noise ** 2).sum().sqrt() * lengths, [layer])[layer]
+        of_noise = channel_scores(output, range(len(found))).cpu().numpy()
+    mean, most = real.mean(0), real.max(0)
+    above = (final > start) & (final > mean) & live
+    count = int(live.sum())
+
+    def share(of_live: np.ndarray) -> float:
+        return float(of_live[live].mean()) if count else float("nan")
+
+    return {"channels": len(found), "live": count, "dead": int((~live).sum()),
+            "woken": int(sum(not result.dead for result, is_alive in zip(found, live, strict=True) if not is_alive)),
+            "from_image": int((from_image & live).sum()), "above_start_and_mean": int(above.sum()),
+            "share": share(above), "share_from_noise": float(above[live & ~from_image].mean())
+            if (live & ~from_image).any() else float("nan"),
+            "share_above_noise_of_equal_length": share(final > of_noise),
+            "share_within_0_1_above_mean": share(bounded > mean), "share_within_0_1_above_all": share(bounded > most)}
+
+
+def nearest(own: np.ndarray, real: np.ndarray, count: int) -> np.ndarray:
+    """The real images whose answers (N, O) have the smallest angle to those of one picture, (O,): (count,) of them."""
+    lengths = np.linalg.norm(real, axis=1) * np.linalg.norm(own)
+    return np.argsort(-(real @ own) / np.maximum(lengths, 1e-12), kind="stable")[:count]
+
+
+def roughness(image: Tensor) -> float:
+    """Total variation beside what is left of the image without its mean: it does not change with the contrast."""
+    return float(total_variation(image[None])[0] / ((image - image.mean()) ** 2).sum())
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+def panels(rows: int, columns: int, row_height: float, width: float, title: str,
+           width_ratios: Sequence[float] | None = None) -> tuple[Figure, Any]:
+    """A figure of many small panels, (rows, columns). Its margins are fixed: to fit them would take seconds."""
+    height = row_height * rows + 0.6                            # inches
+    spaces = {"left": 0.01, "right": 0.99, "bottom": 0.03 / height, "top": 1 - 0.6 / height, "wspace": 0.08,
+              "hspace": 0.2}
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, width_ratios=width_ratios,
+                                gridspec_kw=spaces)
+    figure.suptitle(title, fontsize=11, y=1 - 0.06 / height, va="top")
+    return figure, grid
+
+
+def show(axes: Axes, picture: Tensor, title: str) -> None:
+    """A picture (C, H, W) from 0 to 1, and the word "even" for one of a single colour."""
+    axes.set_title(title, fontsize=7, pad=2)
+    axes.set(xticks=[], yticks=[], box_aspect=1)
+    pixels = (255 * picture.permute(1, 2, 0).cpu().numpy()).round() / 255                   # (H, W, C)
+    if (pixels != pixels[0, 0]).any():
+        axes.imshow(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+    else:
+        say_instead(axes, "even", "black")
+
+
+def say_instead(axes: Axes, word: str, colour: str) -> None:
+    """A word where a picture would be."""
+    axes.set_facecolor("0.85")
+    axes.text(0.5, 0.5, word, ha="center", va="center", fontsize=7, color=colour, transform=axes.transAxes)
+
+
+def show_result(axes: Axes, result: Maximized, title: str, is_live: bool = True, as_it_is: bool = False) -> None:
+    """The picture, or a word where there is none. Grey title: no real image excites this channel.
+
+    as_it_is: the pixels themselves, which are within 0…1, and not their contrast.
+    """
+    if result.dead:
+        axes.set_title(title, fontsize=7, pad=2)
+        axes.set(xticks=[], yticks=[], box_aspect=1)
+        say_instead(axes, "lost" if is_live else "dead", "crimson")
+    else:
+        show(axes, result.image if as_it_is else result.picture, title)
+    axes.title.set_color("black" if is_live else "gray")
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def draw_curves(layers: Mapping[str, str], curves: Mapping[str, np.ndarray]) -> Figure:
+    """A panel for each layer, a line for each live channel (K, steps + 1): its score, in units of the best real one."""
+    columns = (len(curves) + 1) // 2
+    figure, places = plt.subplots(2, columns, figsize=(3.4 * columns, 5.6), layout="constrained", sharex=True,
+                                  squeeze=False)
+    for axes in places.flat[len(curves):]:
+        axes.remove()
+    for axes, (name, lines) in zip(places.flat, curves.items(), strict=False):
+        for line in lines:
+            axes.plot(line, color="C0", alpha=0.35, linewidth=0.8)
+        axes.plot(np.median(lines, axis=0), color="black", label="median")
+        axes.axhline(1, color="crimson", linewidth=1, label="best of the real images")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=min(-0.2, 1.2 * lines.min()))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set(title=f"{name}: {layers[name]}\n{len(lines)} live channels", xlabel="step")
+        axes.grid(alpha=0.3)
+    figure.suptitle("The score of every live channel, step by step")
+    for axes in places[:, 0]:
+        axes.set_ylabel("score / highest real score")
+    places[0, 0].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def draw_sheet(found: Sequence[Maximized], from_image: np.ndarray, live: np.ndarray, title: str) -> Figure:
+    """The pictures of up to 64 channels, eight in a row, each with its number and its final score."""
+    figure, grid = panels(-(-len(found) // 8), 8, 1.25, 8.6, title)
+    for axes in grid.flat[len(found):]:
+        axes.remove()
+    for k, (axes, result) in enumerate(zip(grid.flat, found, strict=False)):
+        score = "" if result.dead else f": {number(result.scores[-1])}"
+        show_result(axes, result, f"{starred(k, from_image[k])}{score}", bool(live[k]))
+    return figure
+
+
+def starred(channel: int, is_from_image: Any) -> str:
+    """The number of a channel, with a * if its picture began with a real image."""
+    return f"{channel}{'*' if is_from_image else ''}"
+
+
+def draw_layers(rows: Sequence[tuple[str, Sequence[str], Sequence[Maximized]]], columns: int) -> Figure:
+    """For each (title, names of channels, their pictures) a row."""
+    figure, grid = panels(len(rows), columns + 1, 1.12, 9.6, "From shallow (top) to deep: the first live channels of "
+                          "each layer", [1.8] + [1] * columns)
+    for line, (title, channels, found) in zip(grid, rows, strict=True):
+        line[0].set_axis_off()
+        line[0].text(0, 0.5, title, va="center", fontsize=9, transform=line[0].transAxes)
+        for axes in line[1 + len(found):]:
+            axes.set_visible(False)
+        for axes, name, result in zip(line[1:], channels, found, strict=False):
+            show_result(axes, result, f"{name}: {number(result.scores[-1])}")
+    return figure
+
+
+def draw_strip(channels: Sequence[int], variants: Mapping[str, tuple[Sequence[Maximized], np.ndarray]]) -> Figure:
+    """A column for each variant, (pictures, which began with a real image); a row for each channel."""
+    figure, grid = plt.subplots(len(channels), len(variants), figsize=(1.7 * len(variants), 1.75 * len(channels) + 0.4),
+                                layout="constrained", squeeze=False)
+    figure.suptitle("One thing after another; above each picture its final score", fontsize=11)
+    for column, (name, (found, from_image)) in enumerate(variants.items()):
+        for row, (result, is_from_image) in enumerate(zip(found, from_image, strict=True)):
+            heading = f"{name}\n" if row == 0 else ""
+            score = f"{'* ' if is_from_image else ''}{number(result.scores[-1])}"
+            show_result(grid[row, column], result, f"{heading}{score}")
+            grid[row, column].title.set_fontsize(9)
+    for axes, o in zip(grid[:, 0], channels, strict=True):
+        axes.set_ylabel(f"channel {o}", fontsize=9)
+    return figure
+
+
+@dataclass
+class Neighbours:
+    """One row of `draw_neighbours`: a channel's pictures, and the real images (N, C, H, W) that belong to them."""
+
+    name: str
+    plain: Maximized
+    within: Maximized                                           # its pixels were kept within 0…1
+    exciting: Tensor
+    scores: np.ndarray                                          # of the exciting ones
+    near: Tensor
+    classes: list[str]                                          # of the near ones
+
+
+def draw_neighbours(rows: Sequence[Neighbours]) -> Figure:
+    """A row for each channel: its two pictures, the real images that excite it most, and those nearest to it."""
+    most, near = len(rows[0].exciting), len(rows[0].near)
+    figure, grid = panels(len(rows), most + near + 4, 0.95, 12.5, "Pictures of channels, and real images beside them",
+                          [1.3, 1.3, 0.2, *[1] * most, 0.2, *[1] * near])
+    for line, row in zip(grid, rows, strict=True):
+        show_result(line[0], row.plain, f"{row.name}: {number(row.plain.scores[-1])}")
+        show_result(line[1], row.within, f"{number(row.within.scores[-1])}", as_it_is=True)
+        for axes in (line[2], line[3 + most]):                  # gaps
+            axes.remove()
+        for axes, image, score in zip(line[3:3 + most], row.exciting, row.scores, strict=True):
+            show(axes, image, number(score))
+        for axes, image, label in zip(line[4 + most:], row.near, row.classes, strict=True):
+            show(axes, image, label)
+    for place, words in ((0, "plain"), (1, "in 0…1"), (3 + most // 2, "real images that excite it most"),
+                         (4 + most + near // 2, "nearest to plain")):
+        grid[0, place].set_title(f"{words}\n{grid[0, place].get_title()}", fontsize=8, pad=2)
+    return figure

@@ -1,0 +1,61 @@
+"""What the layers inside a model answer, from one forward pass and without building the model anew."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from minidl.errors import SettingError
+from minidl.nn.module import Module
+from minidl.nn.utils.modes import evaluating
+from minidl.tensors import Tensor
+
+
+def layer_named(model: Module, name: str, where: str = "layer_named") -> Module:
+    """The part of a model at a path such as "0" or "stage2.0.conv1", as `model.named_modules()` lists it.
+
+    Raises `SettingError` naming the nearest paths, or all if none is near.
+    """
+    layers = {path: layer for path, layer in model.named_modules() if path}
+    if name in layers:
+        return layers[name]
+    near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.5)
+    known = ", ".join(f"{path!r} {type(layers[path]).__name__}" for path in (near or layers))
+    raise SettingError(f"got the layer {name!r}, expected a part of the model; "
+                       f"{'the nearest are' if near else 'it has'} {known or 'none'}", where=where)
+
+
+def capture(model: Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """The outputs of the layers with these names, {name: output}, from one forward pass in evaluation mode.
+
+    model: images (N, C, H, W) -> anything. A convolution's output is (N, O, OH, OW). The outputs belong to the graph,
+    so they can be differentiated with respect to `images`; under `no_grad` they are plain numbers. A layer that is used
+    several times gives its last output. The model is left as it was.
+
+    Raises `SettingError` for a name that is not there (with the nearest), and for a layer that forward does not reach.
+    """
+    if isinstance(layers, str):
+        layers = [layers]
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(layer: Module, arguments: tuple[Any, ...], output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise SettingError(f"the layer {name!r} returns a {type(output).__name__}, expected one tensor; name a "
+                                   f"layer inside it", where="capture")
+            outputs[name] = output.clone()                  # the next layer may change its input in place
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        for name in layers:
+            stack.enter_context(layer_named(model, name, "capture").register_forward_hook(keep(name)))
+        model(images)
+    for name in layers:
+        if name not in outputs:
+            raise SettingError(f"the model's forward never calls the layer {name!r}, so it has no output; name another",
+                               where="capture")
+    return outputs
