@@ -19,8 +19,7 @@ from labs._lab import Lab
 from minidl import Tensor, nn
 from minidl.data import TensorDataset
 from minidl.errors import MinidlError
-from minidl.models.small_cnn import small_cnn
-from minidl.models import small_resnet
+from minidl.models import small_cnn, small_resnet
 from minidl.visualize import Maximized, capture, layer_named, maximize, total_variation
 from minidl.visualize.ascent import channel_scores, without_border
 
