@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,16 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import minidl
-from labs import _classifier, _trained
-from labs._lab import Lab
+from labs import _trained
 from minidl import Tensor, nn
-from minidl.data import TensorDataset
-from minidl.errors import MinidlError
 from minidl.models import small_cnn, small_resnet
 from minidl.visualize import Maximized, capture, layer_named, maximize, total_variation
 from minidl.visualize.ascent import channel_scores, without_border
 
-SAVED = Path("runs", "dream", "resnet.safetensors")
 COUNT = 64                                                      # channels of a layer that are looked at
 OF_CNN = {"1": "convolution 1, ReLU", "4": "convolution 2, ReLU", "8": "dense layer, ReLU", "9": "class scores"}
 OF_RESNET = {"stem.2": "stem, ReLU", "stage1.0.relu2": "stage 1", "stage2.0.relu2": "stage 2",
@@ -50,39 +45,6 @@ def layers_of(dataset: str, image_shape: tuple[int, int, int], asked: str | None
     layers = {asked: type(layer_named(model, asked, "--layer")).__name__} | layers
     in_order = [name for name, _ in model.named_modules() if name in layers]
     return {name: layers[name] for name in in_order}, asked
-
-
-def trained_resnet(lab: Lab, images: Tensor, labels: Tensor) -> nn.Module:
-    """`small_resnet` in evaluation mode: the one that an earlier run left, or trained here, as the lab says."""
-    shape, own = tuple(images.shape[1:]), lab.out / "resnet.safetensors"
-    network = small_resnet(shape)
-    for path in () if lab.args.retrain else dict.fromkeys((own, SAVED)):
-        if path.is_file():
-            saved = minidl.load(path)
-            try:
-                network.load_state_dict(saved["state_dict"])
-            except (MinidlError, KeyError, TypeError) as error:
-                raise MinidlError(f"{path} does not hold the network of this lab ({error}); remove it or use --retrain",
-                                  where="dream") from error
-            lab.say(f"The residual network is the one in {path}, trained for {saved['epochs']} epochs on "
-                    f"{saved['train_size']:,} images; its test accuracy was {saved['test_accuracy']:.1%}.")
-            return network.to(lab.device).eval()
-    lab.say(f"A residual network is trained first, for {lab.args.epochs} epochs on {len(images):,} images, a fifth of "
-            "which choose the epoch.")
-    minidl.manual_seed(lab.args.seed)
-    network = small_resnet(shape)
-    first, second = _classifier.split(len(images), lab.args.seed)
-    _classifier.train(network, TensorDataset(images[first], labels[first]),
-                      TensorDataset(images[second], labels[second]), epochs=lab.args.epochs,
-                      batch_size=lab.args.batch_size, device=lab.device, lr=3e-3)
-    test_images, test_labels = lab.images(train=False)
-    right = _classifier.predict(network, test_images, lab.device).argmax(1) == test_labels
-    accuracy = float(right.float().mean())
-    minidl.save({"dataset": lab.args.dataset, "image_shape": shape, "seed": lab.args.seed, "epochs": lab.args.epochs,
-                 "train_size": len(images), "test_accuracy": accuracy, "state_dict": network.state_dict()}, own)
-    lab.say(f"It is right for {accuracy:.1%} of the {len(test_labels):,} test images, where guessing is right for "
-            f"{1 / len(lab.classes):.0%}, and kept in {own}. --preset full trains for longer.")
-    return network.eval()
 
 
 def answers(network: nn.Module, images: Tensor, layers: Sequence[str], device: str) -> dict[str, np.ndarray]:
@@ -196,7 +158,7 @@ def say_instead(axes: Axes, word: str, colour: str) -> None:
     axes.text(0.5, 0.5, word, ha="center", va="center", fontsize=7, color=colour, transform=axes.transAxes)
 
 
-def show_result(axes: Axes, result: Maximized, title: str, is_live: bool = True, as_it_is: bool = False) -> None:
+def show_result(axes: Axes, result: Maximized, title: str, alive: bool = True, as_it_is: bool = False) -> None:
     """The picture, or a word where there is none. Grey title: no real image excites this channel.
 
     as_it_is: the pixels themselves, which are within 0…1, and not their contrast.
@@ -204,10 +166,10 @@ def show_result(axes: Axes, result: Maximized, title: str, is_live: bool = True,
     if result.dead:
         axes.set_title(title, fontsize=7, pad=2)
         axes.set(xticks=[], yticks=[], box_aspect=1)
-        say_instead(axes, "lost" if is_live else "dead", "crimson")
+        say_instead(axes, "lost" if alive else "dead", "crimson")
     else:
         show(axes, result.image if as_it_is else result.picture, title)
-    axes.title.set_color("black" if is_live else "gray")
+    axes.title.set_color("black" if alive else "gray")
 
 
 def number(value: float) -> str:
@@ -216,12 +178,13 @@ def number(value: float) -> str:
 
 
 def draw_curves(layers: Mapping[str, str], curves: Mapping[str, np.ndarray]) -> Figure:
-    """A panel for each layer, a line for each live channel (K, steps + 1): its score, in units of the best real one."""
+    """A panel for each layer, a line for each live channel (K, steps + 1): 0 is the mean real image, 1 the best one."""
     columns = (len(curves) + 1) // 2
     figure, places = plt.subplots(2, columns, figsize=(3.4 * columns, 5.6), layout="constrained", sharex=True,
                                   squeeze=False)
-    for axes in places.flat[len(curves):]:
+    for above, axes in zip(places.flat[len(curves) - columns:], places.flat[len(curves):], strict=False):
         axes.remove()
+        above.tick_params(labelbottom=True)
     for axes, (name, lines) in zip(places.flat, curves.items(), strict=False):
         for line in lines:
             axes.plot(line, color="C0", alpha=0.35, linewidth=0.8)
@@ -234,7 +197,7 @@ def draw_curves(layers: Mapping[str, str], curves: Mapping[str, np.ndarray]) -> 
         axes.grid(alpha=0.3)
     figure.suptitle("The score of every live channel, step by step")
     for axes in places[:, 0]:
-        axes.set_ylabel("score / highest real score")
+        axes.set_ylabel("0: mean, 1: best real image")
     places[0, 0].legend(fontsize=8, loc="lower right")
     return figure
 
@@ -247,6 +210,20 @@ def draw_sheet(found: Sequence[Maximized], from_image: np.ndarray, live: np.ndar
     for k, (axes, result) in enumerate(zip(grid.flat, found, strict=False)):
         score = "" if result.dead else f": {number(result.scores[-1])}"
         show_result(axes, result, f"{starred(k, from_image[k])}{score}", bool(live[k]))
+    return figure
+
+
+def draw_nearest(images: Tensor, titles: Sequence[str], title: str) -> Figure:
+    """Real images (N, C, H, W), eight in a row, in the order of the channels of `draw_sheet`; no title, no image."""
+    figure, grid = panels(-(-len(images) // 8), 8, 1.25, 8.6, title)
+    for axes in grid.flat[len(images):]:
+        axes.remove()
+    for axes, image, words in zip(grid.flat, images, titles, strict=False):
+        if words:
+            show(axes, image, words)
+        else:
+            axes.set(xticks=[], yticks=[], box_aspect=1)
+            say_instead(axes, "no picture", "crimson")
     return figure
 
 

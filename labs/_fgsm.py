@@ -8,12 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import minidl
 from labs._classifier import Classifier
 from minidl import Tensor, nn
 from minidl.attacks import FGSM
+from minidl.nn.utils.directions import unit
 
 
 class Hardened(Classifier):
@@ -44,9 +45,10 @@ class Hardened(Classifier):
 def of_length(images: Tensor, direction: Tensor, length: Tensor) -> Tensor:
     """clip(x + s·d), where the number s of each image is such that the change, after clipping, has a given L2 norm.
 
-    images, direction (N, C, H, W); length (N,). The change grows with s, so s is found by halving an interval.
+    images, direction (N, C, H, W); length (N,). The change grows with s, so s is found by halving an interval. Where
+    clipping or a direction of 0 allows no such length, it is the largest with s up to 1000.
     """
-    d = direction / direction.flatten(1).norm(dim=1).clamp(min=1e-30).reshape(-1, 1, 1, 1)
+    d = unit(direction)
     low, high = minidl.zeros(len(images), 1, 1, 1), minidl.full((len(images), 1, 1, 1), 1e3)
     for _ in range(40):
         middle = (low + high) / 2
@@ -112,12 +114,15 @@ def draw_rows(rows: Sequence[Tensor], answers: np.ndarray, truth: np.ndarray, ep
               names: Sequence[str]) -> Figure:
     """A row for each eps with the same images, changed; above each what it is and what the model says: 6 → 0."""
     columns = len(truth)
-    figure, grid = plt.subplots(len(rows), columns, figsize=(1.15 * columns, 1.35 * len(rows)), layout="constrained")
+    arrow = " → " if max(map(len, names)) <= 2 else "\n→ "                  # two lines for Pullover → Coat
+    height = 1.35 if arrow == " → " else 1.5
+    figure, grid = plt.subplots(len(rows), columns, figsize=(max(1.15 * columns, 4), height * len(rows)),
+                                layout="constrained", squeeze=False)
     for axes_row, images, said, eps in zip(grid, rows, answers, epsilons, strict=True):
         axes_row[0].set_ylabel(f"ε = {eps:g}")
         for i, axes in enumerate(axes_row):
             show(axes, images[i])
-            axes.set_title(f"{names[truth[i]]} → {names[said[i]]}", fontsize=8,
+            axes.set_title(f"{names[truth[i]]}{arrow}{names[said[i]]}", fontsize=8,
                            color="black" if said[i] == truth[i] else "crimson")
     return figure
 
@@ -134,6 +139,21 @@ def draw_accuracy(axes: Axes, epsilons: Sequence[float], curves: Mapping[str, Se
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+
+
+def draw_epochs(axes: Axes, histories: Mapping[str, Sequence[Mapping[str, float]]], eps: float) -> None:
+    """The accuracy on validation images after each epoch, as they are and after FGSM, for each way of training."""
+    for (name, history), colour in zip(histories.items(), ("C0", "C7"), strict=True):
+        epochs = range(1, len(history) + 1)
+        axes.plot(epochs, [h["val_accuracy"] for h in history], colour, label=f"{name}: as they are")
+        axes.plot(epochs, [h["val_fgsm"] for h in history], f"{colour}--", marker="o",
+                  label=f"{name}: after FGSM, ε = {eps:g}")
+    axes.set(title="Validation images, epoch by epoch", xlabel="epoch of training on", ylabel="accuracy",
+             ylim=(-0.02, 1.03))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def draw_confusion(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> Figure:
@@ -169,7 +189,7 @@ def draw_smallest(smallest: Mapping[str, np.ndarray], step: float, largest: floa
         if np.isfinite(median):
             axes.axvline(median, color="black", linewidth=1, linestyle="--")
         axes.set_title(f"{name}: the median is {median:.3f}" if np.isfinite(median) else
-                       f"{name}: more than half are never fooled", fontsize=10)
+                       f"{name}: half or more are never fooled", fontsize=10)
         axes.set_ylabel("images")
         axes.margins(y=0.15)
     panels[-1].set_xlabel("the smallest ε that fools the model")

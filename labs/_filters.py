@@ -50,14 +50,23 @@ def image_number(text: str) -> int:
 
 # -- what is measured --------------------------------------------------------------------------------------------------
 
-def dead_filters(found: Patches) -> list[int]:
+def is_rectified(network: nn.Sequential, layer: str) -> bool:
+    """Whether a layer is a ReLU, or the next one is: only there does an answer of 0 or less mean silence."""
+    names = [name for name, _ in network.named_children()]
+    here = names.index(layer)
+    return any(isinstance(part, nn.ReLU) for part in list(network)[here:here + 2])
+
+
+def dead_filters(found: Patches, rectified: bool = True) -> list[int]:
     """The filters whose highest answer for any image is not above 0: ReLU lets nothing through, whatever comes."""
+    if not rectified:
+        return []
     return [channel for channel, score in zip(found.channels, found.scores[:, 0].tolist(), strict=True) if score <= 0]
 
 
-def shares_of_commonest_class(found: Patches, labels: Tensor) -> np.ndarray:
-    """For each live filter, the share of its patches that are from the class which has most of them."""
-    is_live = found.scores[:, 0].numpy() > 0
+def shares_of_commonest_class(found: Patches, labels: Tensor, dead: Collection[int] = ()) -> np.ndarray:
+    """For each filter that is not dead, the share of its patches that are from the class which has most of them."""
+    is_live = ~np.isin(found.channels, list(dead))
     classes = labels.numpy()[found.indices.numpy()[is_live]]                                # (live, count)
     return np.array([np.bincount(row).max() / len(row) for row in classes])
 
@@ -166,7 +175,8 @@ def draw_maps(image: Tensor, title: str, maps: Mapping[str, Tensor],
         scales[name], axes = float(values.abs().max()) or 1.0, part.subplots()
         squares = values[:256] if values.ndim == 3 else values[:256, None, None]            # (O,) -> (O, 1, 1)
         cells = enlarged(coloured(squares, scales[name]), 24)
-        draw_sheet(axes, cells, range(len(cells)), dead[name], columns[name], gap=cells.shape[3] // 3)
+        silent = [k for k in dead[name] if float(values[k].max()) <= 0]                     # for this image, too
+        draw_sheet(axes, cells, range(len(cells)), silent, columns[name], gap=cells.shape[3] // 3)
         which = "" if len(cells) == len(values) else f", the first {len(cells)} of {len(values):,}"
         part.suptitle(f"{name}{which}", fontsize=11)
         add_scale(part, axes, scales[name], "answer")
@@ -201,7 +211,8 @@ def as_colours(patches: Tensor) -> Tensor:
     return coloured_patches
 
 
-def draw_patches(found: Mapping[str, Patches], kernels: Mapping[str, Tensor] | None) -> Figure:
+def draw_patches(found: Mapping[str, Patches], all_dead: Mapping[str, Collection[int]],
+                 kernels: Mapping[str, Tensor] | None) -> Figure:
     """For the first filters of a layer the patches that excite them most, a sheet for each network.
 
     kernels: (O, k, k) for each network, to be shown at the left of the patches, all in one scale.
@@ -223,7 +234,7 @@ def draw_patches(found: Mapping[str, Patches], kernels: Mapping[str, Tensor] | N
                 frame[:, top:top + kernel.shape[1], :-6] = kernel
                 nine = minidl.cat([frame, nine], dim=2)
             cells.append(nine)
-        dead = dead_filters(patches)
+        dead = all_dead[name]
         draw_sheet(axes, minidl.stack(cells), patches.channels[:shown], dead, columns, gap=18)
         which = "" if shown == len(patches.channels) else f"the first {shown} of "
         axes.set_title(f"{name}: {which}{len(patches.channels):,} filters, "

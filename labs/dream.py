@@ -6,9 +6,9 @@
     python -m labs.dream --layer 8                      # look at another layer most closely
 
 The weights stay as they are, and the image changes: x = x + lr · g / ‖g‖ with g = d score / dx. The score of a filter
-is the mean of its map. Whether such a picture says anything is checked on 1,000 real training images: what the filter
-answers to them, which excite it most, and which the network finds most like the picture. `fashion-mnist` is the fourth
-dataset. The test images are only used to say how good the network is.
+is the mean of its map. Whether such a picture says anything is checked on the first 1,000 training images: what the
+filter answers to them, which excite it most, and which the network finds most like the picture. `fashion-mnist` is the
+fourth dataset. The test images are only used to say how good the network is.
 
 Erhan, Bengio, Courville, Vincent 2009, "Visualizing higher-layer features of a deep network"
 """
@@ -19,6 +19,7 @@ import minidl
 from labs import _dream, _trained
 from labs._classifier import predict
 from labs._lab import Lab
+from minidl.models import small_resnet
 from minidl.visualize import maximize
 
 lab = Lab("dream", __doc__, datasets=("digits", "mnist", "fashion-mnist", "cifar10"),
@@ -33,7 +34,10 @@ lab.section("The network and the real images")
 images, labels = lab.images(train=True)                         # (N, C, H, W) from 0 to 1, and (N,)
 shape, names = tuple(images.shape[1:]), lab.classes
 layers, main = _dream.layers_of(args.dataset, shape, args.layer)
-network = (_dream.trained_resnet if args.dataset == "cifar10" else _trained.trained_cnn)(lab, images, labels)
+if args.dataset == "cifar10":
+    network = _trained.trained(lab, small_resnet, images, labels, lr=3e-3)
+else:
+    network = _trained.trained_cnn(lab, images, labels)
 examples = images[:1000]
 real = _dream.answers(network, examples, layers, lab.device)    # {layer: (N, O)}
 hidden, classes = list(layers)[-2:]                             # the last hidden layer, and the class scores
@@ -70,11 +74,11 @@ for name in layers:
     in_range[name] = pictures(name, channels, clip=(0.0, 1.0), lr=1.0)
     layer_metrics[name] = _dream.summary(network, name, of_real, plain[name], in_range[name], args.seed)
     lines = np.array([result.scores for result in plain[name][0]])                  # (K, steps + 1)
-    in_units = np.maximum(np.abs(of_real.max(0)), 1e-12)[:, None]
-    curves[name] = (lines / in_units)[_dream.is_live(of_real)]
+    mean, best = of_real.mean(0)[:, None], of_real.max(0)[:, None]
+    curves[name] = ((lines - mean) / np.maximum(best - mean, 1e-12))[_dream.is_live(of_real)]
     print(f"{name}: {len(channels)} channels, {layer_metrics[name]['live']} live", flush=True)
 lab.figure(_dream.draw_curves(layers, {name: lines for name, lines in curves.items() if len(lines)}), "curves",
-           "The score of every live filter at each step, divided by the highest that one of the real images reaches. "
+           "The score of every live filter at each step: 0 is the mean of the real images, 1 the best of them. "
            "The axis is linear from −1 to 1 and logarithmic beyond. Lines that begin at 1 are filters that began with "
            "that image.")
 
@@ -87,11 +91,12 @@ def share(value):
     return "none" if np.isnan(value) else f"{value:.0%}"
 
 
-lab.table([[name, f"{row['live']}", f"{row['dead']}", f"{row['from_image']}", share(row["share"]),
-            share(row["share_above_noise_of_equal_length"]), share(row["share_within_0_1_above_mean"]),
-            share(row["share_within_0_1_above_all"])] for name, row in layer_metrics.items()],
-          ["layer", "live", "dead", "began with image", "above start and mean", "above scaled noise",
-           "within 0…1: above mean", "within 0…1: above all real"],
+shares = ("share", "share_from_noise", "share_above_noise_of_equal_length", "share_within_0_1_above_mean",
+          "share_within_0_1_above_all")
+lab.table([[name, f"{row['live']}", f"{row['dead']}", f"{row['from_image']}", *(share(row[key]) for key in shares)]
+           for name, row in layer_metrics.items()],
+          ["layer", "live", "dead", "began with image", "above start and mean", "those from noise",
+           "above scaled noise", "within 0…1: above mean", "within 0…1: above all real"],
           f"Shares of the live filters among the first {_dream.COUNT} of each layer")
 values = np.concatenate([result.image.cpu().numpy().ravel() for result in plain[main][0] if not result.dead] or [[0.0]])
 lab.say(f"“Above start and mean” is the usual claim, and it is cheap. Pixels of real images are between 0 and 1; those "
@@ -130,6 +135,23 @@ lab.say(f"Of the sharp pictures of live filters, {share(sharp['share_above_start
         "excite the filter from several points of view, and not by single pixels; the plain picture scores higher for "
         f"{share(sharp['share_below_plain'])} of the filters.")
 
+
+# %% The real image nearest to each of them
+def hidden_answers(results):
+    """What the last hidden layer says to the pictures of some results, (K, units)."""
+    stacked = minidl.stack([result.image for result in results])
+    return _dream.answers(network, stacked, [hidden], lab.device)[hidden]
+
+
+near = [int(_dream.nearest(own, real[hidden], 1)[0]) for own in hidden_answers(found)]
+headings = ["" if result.dead else f"{o}: {names[int(labels[i])]}"
+            for o, (result, i) in enumerate(zip(found, near, strict=True))]
+figure = _dream.draw_nearest(examples[near], headings, f"The real image nearest to each plain picture of layer {main}")
+lab.figure(figure, "sheet_nearest",
+           "In the places of the first sheet: of the real images the one that the network finds most like the plain "
+           f"picture, and its class: with the smallest angle between what the last hidden layer ({hidden}) says to the "
+           "two. A picture for one filter is no picture of a thing: what it is nearest to is often of no use.")
+
 # %% Shallow beside deep
 lab.section("Shallow and deep layers")
 rows = []
@@ -167,8 +189,7 @@ lab.section("Real images beside the pictures")
 def neighbours(layer, channels, called):
     """A row for each channel: its pictures, the nine real images that excite it most, and the four nearest."""
     results = [plain[layer][0][o] for o in channels]
-    own = _dream.answers(network, minidl.stack([result.image for result in results]), [hidden], lab.device)[hidden]
-    for o, result, answer in zip(channels, results, own, strict=True):
+    for o, result, answer in zip(channels, results, hidden_answers(results), strict=True):
         best = np.argsort(-real[layer][:, o], kind="stable")[:9]
         near = _dream.nearest(answer, real[hidden], 4)
         yield _dream.Neighbours(called(o), result, in_range[layer][0][o], examples[best], real[layer][best, o],

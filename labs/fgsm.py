@@ -76,9 +76,12 @@ sizes = gradients.flatten(1).abs().amax(dim=1)              # (N,)
 lab.figure(_fgsm.draw_gradients(test_images[firsts], gradients, [names[truth[i]] for i in firsts]), "gradients",
            "The first test image of each class, the gradient of its loss for every pixel (red: a brighter pixel raises "
            "the loss; the number is the end of the colour scale, each image has its own), and the sign of it, which is "
-           "all that FGSM takes. The surer the network is, the smaller the gradient; its sign does not care.")
+           "all that FGSM takes: a gradient of 1e-6 counts as much as one of 1.")
+nowhere = int((sizes == 0).sum())
 lab.say(f"The largest gradient of a pixel lies between {float(sizes.min()):.0e} and {float(sizes.max()):.0e}. Training "
-        f"moves the weights against dJ/dθ; an attack leaves the weights and moves the image along dJ/dx.")
+        f"moves the weights against dJ/dθ; an attack leaves the weights and moves the image along dJ/dx."
+        + (f" For {nowhere} of these images the gradient is 0 in float32, because the network is too sure: there the "
+           f"sign is 0 too, and an attack changes nothing." if nowhere else ""))
 
 # %% The attacks, on the same images
 lab.section("Three changes of the same size")
@@ -92,18 +95,21 @@ noise, fgsm, pgd = results.values()
 for result in results.values():                             # what is claimed about the attacks
     assert (result.predictions[0] == result.clean).all(), "ε = 0 changes nothing"
     assert all(float(row.max()) <= eps + 1e-6 for row, eps in zip(result.linf, EPSILONS, strict=True)), "‖δ‖∞ ≤ ε"
-lab.table([[f"{eps:g}", *(f"{result.accuracy[e]:.1%}" for result in results.values()),
-            f"{float(fgsm.l2[e].mean()):.2f}"] for e, eps in enumerate(EPSILONS)],
-          ["ε", *results, "mean L2 of FGSM"], "The share of adversarial images that is still right")
+lab.table([[f"{eps:g}", *(f"{of.accuracy[e]:.1%} ({float(of.l2[e].mean()):.2f})" for of in results.values())]
+           for e, eps in enumerate(EPSILONS)],
+          ["ε", *results], "The share of changed images that is still right (and the mean length of the change, L2)")
 figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
 _fgsm.draw_accuracy(axes, EPSILONS, {name: result.accuracy for name, result in results.items()}, len(truth),
                     dict(zip(results, ("C7", "C3", "C1"), strict=True)))
-lab.figure(figure, "accuracy", "Accuracy against ε, for the same images. Random signs change every pixel by as much as "
-           "FGSM does. Bands: one standard deviation of chance.")
+lab.figure(figure, "accuracy", "Accuracy against ε, for the same images. Random signs change each pixel by ε, as FGSM "
+           "does, unless it would leave the range from 0 to 1. Bands: one standard deviation of chance.")
 at = EPSILONS.index(EPS)
 lab.say(f"At ε = {EPS:g} the network is right for {noise.accuracy[at]:.1%} of the images with random signs, for "
         f"{fgsm.accuracy[at]:.1%} after FGSM and for {pgd.accuracy[at]:.1%} after PGD; without a change it was "
-        f"{fgsm.clean_accuracy:.1%}. It is not the size of the change that fools it, but its direction.")
+        f"{fgsm.clean_accuracy:.1%}. " + ("So it is not the size of the change that fools it, but its direction."
+                                          if fgsm.clean_accuracy - noise.accuracy[at] < 0.5 * (
+                                              fgsm.clean_accuracy - fgsm.accuracy[at]) else
+                                          "This network is fooled by noise about as well."))
 
 # %% One image, then several
 right = fgsm.clean == fgsm.labels                           # (N,) bool
@@ -114,8 +120,10 @@ one, its_label = test_images[chosen:chosen + 1], test_labels[chosen:chosen + 1]
 adversarial = changed_by(FGSM(network, EPSILONS[e]), one, its_label)
 lab.figure(_fgsm.draw_one(one[0], adversarial[0], probabilities_of(minidl.cat([one, adversarial])), int(its_label),
                           EPSILONS[e], names), "one",
-           f"The first test image that is right as it is and wrong after FGSM with ε = {EPSILONS[e]:g}: the image, the "
-           f"change (red is brighter, blue darker, white 0), the sum of both, and what the network says of the two.")
+           ("The first test image that is right as it is and wrong after FGSM" if len(fooled[e]) else
+            "The first test image (none is right as it is and wrong after FGSM)")
+           + f" with ε = {EPSILONS[e]:g}: the image, the change (red is brighter, blue darker, white 0), the sum of "
+           f"both, and what the network says of the two.")
 few = slice(0, 10)
 pictures = [changed_by(FGSM(network, eps), test_images[few], test_labels[few]) for eps in EPSILONS]
 lab.figure(_fgsm.draw_rows(pictures, fgsm.predictions[:, few].numpy(), truth[few], EPSILONS, names), "rows",
@@ -147,7 +155,8 @@ lab.figure(_fgsm.draw_smallest(smallest, STEP, LARGEST), "smallest",
            f"The smallest ε, in steps of {STEP:g} up to {LARGEST:g}, that makes the answer wrong, for the first "
            f"{len(smallest['FGSM'])} test images (0: it is wrong anyway). Dashed: the median.")
 median = float(np.median(smallest["FGSM"]))
-lab.say(f"Half of the images need no more than {median:g} with FGSM; with random signs "
+lab.say((f"Half of the images need no more than {median:g} with FGSM; " if np.isfinite(median) else "")
+        + f"with random signs "
         f"{np.isinf(smallest['random signs']).mean():.0%} of them stand everything up to {LARGEST:g}.")
 
 # %% Why the sign
@@ -166,7 +175,10 @@ lab.table([[name, f"{of_ways[name]:.1%}", *(f"{float(d.norm(p, dim=1).mean()):.2
 lab.figure(_fgsm.draw_signs(one[0], {name: x[chosen] for name, x in ways.items()},
                             {name: names[answers[chosen]] for name, answers in said.items()}), "sign",
            "The same image changed by the sign of the gradient, and by the gradient itself: with the same L2 norm it "
-           "changes some pixels by far more than ε; with the same largest change it leaves most pixels as they are.")
+           f"changes one pixel by {float(changes['g, of equal L2'][chosen].abs().max()):.2f}, where FGSM's limit is "
+           f"{EPS:g}; with the same largest change it moves "
+           f"{float((changes['g, of equal L∞'][chosen].abs() < EPS / 10).double().mean()):.0%} of the pixels by less "
+           f"than a tenth of ε.")
 lab.say("If each pixel may change by ε, the loss rises fastest when every pixel uses all of it, in the direction that "
         "its gradient says: that is the sign. If the length of the change (L2) were limited, it would be the gradient "
         "itself. Which attack is the stronger depends on what is counted as small.")
@@ -178,9 +190,11 @@ first, second = _classifier.split(len(images), args.seed)
 first = first[:args.harden_size]
 validation = DataLoader(TensorDataset(images[second], labels[second]), 500)
 trained, histories = {}, {}
+if not _trained.was_trained_on_this_split(lab, len(images)):
+    lab.say("The saved network was trained on another choice of images than the one made here, so that some of the "
+            "validation images below were training images for it. The test images were not.")
 for name, share in (("with FGSM", 0.5), ("without", 0.0)):
-    lab.say(f"The trained network is trained on, {name}: {args.harden_epochs} epochs on {len(first):,} of its training "
-            f"images. All of them are shown; none is chosen.")
+    lab.say(f"The network is trained on, {name}, on {len(first):,} images. All epochs are shown; none is chosen.")
     minidl.manual_seed(args.seed)
     trained[name] = copy.deepcopy(network)
     trainer = Trainer(max_epochs=args.harden_epochs, accelerator=lab.device, logger=False, enable_checkpointing=False,
@@ -201,17 +215,7 @@ _fgsm.draw_accuracy(left, EPSILONS, {name: result.accuracy for name, result in a
                     dict(zip(after, ("C3", "C3--", "C7", "C0", "C0--"), strict=True)))
 left.set_title("Test images")
 left.axvline(EPS, color="black", linewidth=0.6)
-for name, colour in (("with FGSM", "C0"), ("without", "C7")):
-    epochs = range(1, args.harden_epochs + 1)
-    right_panel.plot(epochs, [h["val_accuracy"] for h in histories[name]], colour, label=f"{name}: as they are")
-    right_panel.plot(epochs, [h["val_fgsm"] for h in histories[name]], f"{colour}--", marker="o",
-                     label=f"{name}: after FGSM, ε = {EPS:g}")
-right_panel.set(title="Validation images, epoch by epoch", xlabel="epoch of training on", ylabel="accuracy",
-                ylim=(-0.02, 1.03))
-right_panel.xaxis.set_major_locator(plt.MaxNLocator(integer=True, min_n_ticks=1))
-right_panel.yaxis.set_major_formatter("{x:.0%}")
-right_panel.grid(alpha=0.3)
-right_panel.legend(fontsize=8, loc="lower right")
+_fgsm.draw_epochs(right_panel, histories, EPS)
 lab.figure(figure, "hardened", f"Left: accuracy against ε before and after adversarial training with ε = {EPS:g} (the "
            f"thin line). Grey: the same training without adversarial images, so that what more training does is not "
            f"taken for what they do. PGD (dashed) was not used in training. Right: validation images, epoch by epoch.")

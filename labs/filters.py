@@ -65,7 +65,8 @@ images, labels = images[:args.patch_images], labels[:args.patch_images]
 found = {layer: {name: strongest_patches(network, layer, images, fill=float("nan"))     # nan: beyond the border
                  for name, network in networks.items()} for layer in looked_into}
 lab.code(strongest_patches)
-dead = {layer: {name: _filters.dead_filters(patches) for name, patches in of_network.items()}
+rectified = {layer: _filters.is_rectified(trained, layer) for layer in looked_into}
+dead = {layer: {name: _filters.dead_filters(patches, rectified[layer]) for name, patches in of_network.items()}
         for layer, of_network in found.items()}
 lab.table([[kinds[layer], str(len(found[layer]["trained"].channels)), str(len(dead[layer]["trained"])),
             str(len(dead[layer]["untrained"]))] for layer in looked_into],
@@ -143,7 +144,7 @@ lab.say("Each network has eight filters of its own, chosen by these two images a
 lab.section("What excites a filter most")
 for layer in looked_into:
     size = fields[layer].size
-    figure = _filters.draw_patches(found[layer], kernels if layer == FIRST else None)
+    figure = _filters.draw_patches(found[layer], dead[layer], kernels if layer == FIRST else None)
     before = "; the kernel stands before them" if layer == FIRST else ""
     lab.figure(figure, f"patches_{layer}", f"{kinds[layer]}: for each filter the nine of {len(images):,} training "
                f"images to which it answers most, at most one patch of each, the strongest first{before}. One answer "
@@ -153,13 +154,15 @@ for layer in looked_into:
 # %% What training changed, in numbers: how many of the nine patches are from one class?
 lab.section("What training changed")
 count = found[FIRST]["trained"].scores.shape[1]
-shares = {layer: {name: _filters.shares_of_commonest_class(patches, labels) for name, patches in of_network.items()}
-          for layer, of_network in found.items()}
+shares = {layer: {name: _filters.shares_of_commonest_class(patches, labels, dead[layer][name])
+                  for name, patches in of_network.items()} for layer, of_network in found.items()}
 chance = _filters.shares_by_chance(labels, count, args.seed)
 selectivity = {layer: {name: _filters.mean_and_error(values) for name, values in of_network.items()}
                for layer, of_network in shares.items()}
-difference = {layer: (a[0] - b[0], (a[1] ** 2 + b[1] ** 2) ** 0.5) for layer, (a, b) in
-              ((layer, of_network.values()) for layer, of_network in selectivity.items())}
+difference = {}
+for layer, of_network in selectivity.items():
+    (a, error_of_a), (b, error_of_b) = of_network["trained"], of_network["untrained"]
+    difference[layer] = a - b, (error_of_a ** 2 + error_of_b ** 2) ** 0.5
 figure = _filters.draw_selectivity({kinds[layer]: of_network for layer, of_network in shares.items()}, chance, count)
 lab.figure(figure, "selectivity", f"How many of its {count} patches are from the commonest class, for all live filters "
            f"of a layer. The dots are {count} training images drawn at random. Further to the right is more selective.")
@@ -168,8 +171,8 @@ lab.table([[kinds[layer], *(f"{mean:.1%} ± {error:.1%}" for mean, error in (*se
            for layer in looked_into], ["layer", "trained", "untrained", "difference"],
           f"Share of the {count} patches that are from the commonest class, mean over the live filters; by chance "
           f"{chance.mean():.1%}")
-more = [kinds[layer] for layer, (mean, error) in difference.items() if mean > 2 * error]
-less = [kinds[layer] for layer, (mean, error) in difference.items() if mean < -2 * error]
+more = [kinds[layer] for layer, (mean, error) in difference.items() if mean > 2 * error + 1e-9]
+less = [kinds[layer] for layer, (mean, error) in difference.items() if mean < -2 * error - 1e-9]
 lab.say("± is one standard error over the filters of this one training. Filters of a network are not independent of "
         "each other, and another seed moves these numbers too. By more than two standard errors, the trained filters "
         f"are more selective for classes in: {'; '.join(more) or 'no layer'}; and less selective in: "
@@ -182,7 +185,7 @@ lab.question("What makes a filter dead, and why does it mostly stay so?",
              "Its sum is at most 0 for every image, ReLU makes 0 of it, and the slope of ReLU is 0 there: no gradient "
              "comes back to its weights. Only a change in the layers before it can wake it. Here " + ", ".join(
                  f"{len(dead[layer]['trained'])} of {len(found[layer]['trained'].channels)} in {kinds[layer]}, "
-                 f"{len(dead[layer]['untrained'])} without training" for layer in looked_into) + ".")
+                 f"{len(dead[layer]['untrained'])} without training" for layer in dead if rectified[layer]) + ".")
 field = fields["3"]
 lab.question(f"The second convolution has kernels of 3×3. Why does it see {field.size[0]}×{field.size[1]} pixels?",
              "It sees 3×3 answers of the pooling, 2 pixels apart. Each of those depends on 4×4 pixels: on 2×2 answers "

@@ -182,6 +182,19 @@ def test_pgd_in_l2_stays_in_the_ball_and_reaches_its_edge(eps, dtype):
     assert change.min() >= eps * 0.99
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1e30])
+def test_a_step_in_l2_has_its_length_for_any_gradient(size):
+    """Squares of small numbers are 0 in float32, those of large ones infinite."""
+    images, labels = batch(dtype="float32")
+    attack = PGD(network("float32"), 0.5, alpha=0.25, steps=1, norm=2, random_start=False, clip=(-9, 9))
+    g = images - 0.5
+    attack.uphill = lambda images, labels: g * size                         # a model with such a gradient
+    change = (attack(images, labels) - images).flatten(1)
+    np.testing.assert_allclose(change.norm(dim=1).numpy(), 0.25, rtol=1e-5)
+    attack.uphill = lambda images, labels: g * 0
+    np.testing.assert_array_equal(attack(images, labels).numpy(), images.numpy())
+
+
 def test_a_random_start_is_drawn_from_the_generator():
     model, (images, labels) = network(), batch()
     runs = [PGD(model, 0.1, steps=1, alpha=0.01, generator=minidl.Generator().manual_seed(seed))(images, labels).numpy()
@@ -312,17 +325,25 @@ BAD = {
     "eps in steps of 255": (lambda m: PGD(m, 8), SettingError, "PGD: got eps=8, expected at most 1, the width of clip=(0.0, 1.0); eps is in the units of the images: 8 steps of 255 are eps=8/255"),
     "eps of nan": (lambda m: SignNoise(m, math.nan), SettingError, "SignNoise: got eps=nan, expected a number, 0 or more"),
     "eps a text": (lambda m: FGSM(m, "8/255"), SettingError, "FGSM: got eps='8/255', expected a number, 0 or more"),
+    "eps in steps of 255, L2": (lambda m: PGD(m, 128, norm=2)(X, Y), SettingError, "PGD: got eps=128, expected at most 6, the length of the largest change; eps is in the units of the images: 128 steps of 255 are eps=128/255"),
+    "another eps in steps of 255": (lambda m: FGSM(m, 0.1).at(8), SettingError, "FGSM: got eps=8, expected at most 1"),
+    "clip without an end": (lambda m: FGSM(m, 0.1, clip=(0, None)), SettingError, "FGSM: got clip=(0, None), expected (smallest, largest)"),
+    "clip up to infinity": (lambda m: FGSM(m, 0.1, clip=(0, math.inf)), SettingError, "FGSM: got clip=(0, inf), expected (smallest, largest)"),
+    "no model": (lambda m: FGSM(lambda x: x, 0.1), DtypeError, "FGSM: got a function, expected a model: an nn.Module"),
+    "labels in a list": (lambda m: FGSM(m, 0.1)(X, [0] * 8), LabelError, "FGSM: got a list as labels, expected one class for each image"),
+    "one eps": (lambda m: evaluate(FGSM(m, 0.1), [(X, Y)], 0.1), SettingError, "evaluate: got epsilons=0.1, expected several such as [0, 0.1]"),
+    "bytes in the loader": (lambda m: evaluate(FGSM(m, 0.1), [((X * 255).byte(), Y)], [0.1]), DtypeError, "FGSM: got images of uint8, expected a tensor of floats"),
     "clip upside down": (lambda m: FGSM(m, 0.1, clip=(1, 0)), SettingError, "FGSM: got clip=(1, 0), expected (smallest, largest), the range of a pixel"),
     "no steps": (lambda m: PGD(m, 0.1, steps=0), SettingError, "PGD: got steps=0, expected a whole number, 1 or more"),
     "alpha below 0": (lambda m: PGD(m, 0.1, alpha=-1), SettingError, "PGD: got alpha=-1, expected a number, 0 or more"),
     "another norm": (lambda m: PGD(m, 0.1, norm=1), SettingError, "PGD: got norm=1, expected 'inf' or 2"),
     "images of bytes' size": (lambda m: FGSM(m, 0.1)(X * 255, Y), SettingError, "FGSM: got images from 0 to 255, expected 0 to 1; divide by 255; or pass clip=(smallest, largest)"),
     "normalised images": (lambda m: FGSM(m, 0.1)((X - 0.5) / 0.25, Y), SettingError, "FGSM: got images from -2 to 2, expected 0 to 1; attack them before they are normalised, and make that the first layer of the model; or pass clip=(smallest, largest)"),
-    "nan in the images": (lambda m: FGSM(m, 0.1)(X * math.nan, Y), SettingError, "FGSM: got images from nan to nan, expected 0 to 1"),
+    "nan in the images": (lambda m: FGSM(m, 0.1)(X * math.nan, Y), SettingError, "FGSM: got images with nan or infinity, expected numbers; look at how they were made"),
     "bytes": (lambda m: FGSM(m, 0.1)((X * 255).byte(), Y), DtypeError, "FGSM: got images of uint8, expected a tensor of floats; for bytes use x.float() / 255"),
     "an array": (lambda m: FGSM(m, 0.1)(X.numpy(), Y), DtypeError, "FGSM: got images of float64, expected a tensor of floats"),
     "no images": (lambda m: FGSM(m, 0.1)(X[:0], Y[:0]), ShapeError, "FGSM: got images of shape (0, 1, 6, 6), expected (N, C, H, W)"),
-    "labels one-hot": (lambda m: FGSM(m, 0.1)(X, F.one_hot(Y, 5)), LabelError, "FGSM: got labels of int64 and shape (8, 5), expected one class for each image: whole numbers of shape (8,)"),
+    "labels one-hot": (lambda m: FGSM(m, 0.1)(X, F.one_hot(Y, 5)), LabelError, "FGSM: got labels of int64 and shape (8, 5), expected one class for each image: a tensor of whole numbers, (8,)"),
     "labels as floats": (lambda m: FGSM(m, 0.1)(X, Y.double()), LabelError, "FGSM: got labels of float64 and shape (8,), expected one class"),
     "a label too large": (lambda m: FGSM(m, 0.1)(X, Y + 5), LabelError, "expected 0 to 4 for 5 classes"),
     "no targets": (lambda m: FGSM(m, 0.1, targeted=True)(X), SettingError, "FGSM: got targeted=True and no labels, expected the classes that the model shall say"),

@@ -16,7 +16,7 @@ from minidl.models.small_cnn import small_cnn
 from minidl.visualize.ascent import Maximized, as_picture, maximize
 from tests.figures import run_lab, run_once
 
-FIGURES = ["curves", "sheet", "sheet_sharp", "layers", "strip", "neighbours", "classes"]
+FIGURES = ["curves", "sheet", "sheet_sharp", "sheet_nearest", "layers", "strip", "neighbours", "classes"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     """One run in this process: its names, figures and folder. Every figure has been checked."""
     # the same real image can be near to several pictures; two shallow filters can like the same
     return run_once(tmp_path_factory, "dream", "--epochs", 3, "--retrain",
-                    equal_panels={"sheet", "sheet_sharp", "layers", "neighbours", "classes"})
+                    equal_panels={"sheet", "sheet_sharp", "sheet_nearest", "layers", "neighbours", "classes"})
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def metrics(run):
 @pytest.fixture(scope="module")
 def network(run):
     """The one that the lab has trained and kept, and the real images that it was asked about."""
-    saved = minidl.load(run[2] / "cnn.safetensors")
+    saved = minidl.load(run[2] / "small_cnn.safetensors")
     model = small_cnn(saved["image_shape"])
     model.load_state_dict(saved["state_dict"])
     return model.eval(), run[0]["examples"]
@@ -200,17 +200,18 @@ def test_pictures_of_live_filters_excite_them(tmp_path, dataset, kind, layer, ac
         pytest.skip(f"{dataset} is not here: {error}")
     run_lab("dream", "--dataset", dataset, "--retrain", "--out", tmp_path, data=data or "")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    saved = minidl.load(tmp_path / ("cnn.safetensors" if dataset == "mnist" else "resnet.safetensors"))
+    saved = minidl.load(tmp_path / ("small_cnn.safetensors" if dataset == "mnist" else "small_resnet.safetensors"))
     print(f"\n{dataset}: accuracy {saved['test_accuracy']:.2%}", json.dumps(metrics["layers"], indent=1))
     assert saved["test_accuracy"] > accuracy
     assert metrics["main_layer"] == layer
     for name, row in metrics["layers"].items():
         assert row["share"] >= 0.9, name
+        assert row["share_from_noise"] >= 0.9, name
         assert row["share_above_noise_of_equal_length"] >= 0.9, name
     again = tmp_path / "again"
     if dataset == "cifar10":                                            # the network is kept, and found again
         again.mkdir()
-        (tmp_path / "resnet.safetensors").rename(again / "resnet.safetensors")
+        (tmp_path / "small_resnet.safetensors").rename(again / "small_resnet.safetensors")
         said = run_lab("dream", "--dataset", dataset, "--out", again, data=data or "").stdout
-        assert "The residual network is the one in" in said
+        assert "The network is the one in" in said
         assert json.loads((again / "metrics.json").read_text())["layers"] == metrics["layers"]

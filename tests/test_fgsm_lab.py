@@ -20,10 +20,8 @@ SMALL = ("--epochs", 8, "--test-size", 150, "--harden-epochs", 2)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One small run in this process, without a saved network: its names, figures and folder."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(_trained, "SAVED", tmp_path_factory.mktemp("none") / "cnn.safetensors")
-        return run_once(tmp_path_factory, "fgsm", *SMALL)
+    """One small run in this process: its names, figures and folder."""
+    return run_once(tmp_path_factory, "fgsm", *SMALL, "--retrain")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def test_the_trained_network_is_not_the_hardened_one(run):
     names = run[0]
     pairs = zip(names["network"].parameters(), names["hardened"].parameters(), strict=True)
     assert all((a != b).any() for a, b in pairs)
-    saved = minidl.load(run[2] / "cnn.safetensors")["state_dict"]
+    saved = minidl.load(run[2] / "small_cnn.safetensors")["state_dict"]
     for name, parameter in names["network"].state_dict().items():
         np.testing.assert_array_equal(parameter.numpy(), saved[name].numpy())
 
@@ -110,11 +108,12 @@ def test_half_of_the_loss_is_that_of_adversarial_images():
 class FakeLab:
     """As much of a Lab as `trained_cnn` asks for."""
 
-    def __init__(self, folder, dataset="digits", retrain=False):
+    def __init__(self, folder, **settings):
         from types import SimpleNamespace
 
-        self.args = SimpleNamespace(dataset=dataset, retrain=retrain, epochs=1, batch_size=32, seed=0)
-        self.out, self.device, self.said = folder, "cpu", []
+        self.args = SimpleNamespace(**{"dataset": "digits", "retrain": False, "epochs": 1, "batch_size": 32, "seed": 0,
+                                       **settings})
+        self.out, self.device, self.said, self.metrics = folder, "cpu", [], {}
         self.pictures = minidl.rand(60, 1, 8, 8), minidl.randint(0, 10, (60,))
 
     def say(self, text):
@@ -127,10 +126,12 @@ class FakeLab:
 def test_a_saved_network_is_found_and_a_foreign_one_left_alone(tmp_path, monkeypatch):
     saved = tmp_path / "cnn" / "cnn.safetensors"
     saved.parent.mkdir()
-    monkeypatch.setattr(_trained, "SAVED", saved)
+    monkeypatch.setattr(_trained, "OF_LABS_CNN", saved)
     lab = FakeLab(tmp_path)
     trained = _trained.trained_cnn(lab, *lab.pictures)                      # nothing is there: it trains
-    assert lab.said[0].startswith("A network is trained first, for 1 epochs on 60 images")
+    assert lab.said[0].startswith("A network is trained first, for 1 epoch on 60 images")
+    assert lab.metrics["network"]["file"] == str(tmp_path / "small_cnn.safetensors")
+    assert _trained.was_trained_on_this_split(lab, 60)
     again = FakeLab(tmp_path)
     loaded = _trained.trained_cnn(again, *lab.pictures)                     # and finds that one the next time
     assert "The network is the one in" in again.said[0]
@@ -140,26 +141,49 @@ def test_a_saved_network_is_found_and_a_foreign_one_left_alone(tmp_path, monkeyp
     other = small_cnn((1, 8, 8))
     minidl.save({"dataset": "digits", "image_shape": (1, 8, 8), "seed": 5, "test_accuracy": 0.5,
                  "state_dict": other.state_dict()}, saved)
-    preferred = _trained.trained_cnn(FakeLab(tmp_path), *lab.pictures)      # that of labs.cnn comes first
+    third = FakeLab(tmp_path)
+    preferred = _trained.trained_cnn(third, *lab.pictures)                  # that of labs.cnn comes first
+    assert (third.metrics["network"]["file"], third.metrics["network"]["seed"]) == (str(saved), 5)
+    assert not _trained.was_trained_on_this_split(third, 60)
     np.testing.assert_array_equal(preferred[0].weight.detach().numpy(), other[0].weight.detach().numpy())
-    foreign = FakeLab(tmp_path, "mnist")
+    foreign = FakeLab(tmp_path, dataset="mnist")
     _trained.trained_cnn(foreign, *lab.pictures)
-    assert "was trained on digits, and is left alone" in foreign.said[0]
-    assert foreign.said[-2].startswith("A network is trained first")
+    assert foreign.said[0].startswith(f"The network in {saved} was trained on other images")
+    assert foreign.said[0].endswith("is left alone.")
+    assert foreign.said[1].endswith("is replaced.")
+    assert foreign.said[2].startswith("A network is trained first")
+    assert minidl.load(saved)["dataset"] == "digits"
+    assert minidl.load(tmp_path / "small_cnn.safetensors")["dataset"] == "mnist"
     retrained = FakeLab(tmp_path, retrain=True)
     _trained.trained_cnn(retrained, *lab.pictures)
     assert retrained.said[0].startswith("A network is trained first")
 
 
+@pytest.mark.parametrize("other", [{"epochs": 2}, {"seed": 1}, {"dataset": "mnist"}])
+def test_a_network_of_an_earlier_run_is_only_taken_if_it_would_be_the_same(other, tmp_path, monkeypatch):
+    monkeypatch.setattr(_trained, "OF_LABS_CNN", tmp_path / "none")
+    lab, later = FakeLab(tmp_path), FakeLab(tmp_path, **other)
+    _trained.trained_cnn(lab, *lab.pictures)
+    _trained.trained_cnn(later, *lab.pictures)
+    assert later.said[0].endswith("is replaced.")
+    assert later.metrics["network"].items() >= other.items()
+    assert minidl.load(tmp_path / "small_cnn.safetensors").items() >= other.items()
+    smaller = FakeLab(tmp_path, **other)
+    _trained.trained_cnn(smaller, lab.pictures[0][:50], lab.pictures[1][:50])
+    assert smaller.said[0].endswith("is replaced.")
+    assert smaller.metrics["network"]["train_size"] == 50
+
+
 def test_a_saved_network_of_another_form_is_one_sentence(tmp_path, monkeypatch):
     saved = tmp_path / "cnn.safetensors"
-    monkeypatch.setattr(_trained, "SAVED", saved)
+    monkeypatch.setattr(_trained, "OF_LABS_CNN", saved)
     minidl.save({"dataset": "digits", "image_shape": (1, 8, 8), "seed": 0, "test_accuracy": 0.5,
                  "state_dict": nn.Sequential(nn.Linear(3, 3)).state_dict()}, saved)
     lab = FakeLab(tmp_path)
     with pytest.raises(minidl.MinidlError) as caught:
         _trained.trained_cnn(lab, *lab.pictures)
-    assert "does not hold the network of labs.cnn" in str(caught.value)
+    assert "does not hold such a network" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert str(saved) in str(caught.value)
 
 
@@ -192,3 +216,10 @@ def test_mnist_falls_as_it_does_with_pytorch(tmp_path):
     assert trained["clean_accuracy"] >= 0.98
     assert trained["fgsm_accuracy_at_0.1"] >= 0.92
     assert trained["pgd_accuracy_at_0.1"] >= 0.87
+
+
+def test_one_image_and_figures_without_a_fooled_one(tmp_path):
+    """The smallest run that there is: ten images to train on, one to attack, which may be wrong anyway."""
+    output = run_lab("fgsm", "--train-size", 10, "--epochs", 1, "--test-size", 1, "--harden-epochs", 1,
+                     "--harden-size", 8, "--retrain", "--out", tmp_path).stdout
+    assert "trained first, for 1 epoch on 10 images" in output

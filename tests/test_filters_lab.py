@@ -37,7 +37,7 @@ def metrics(run):
 @pytest.fixture(scope="module")
 def by_hand(run):
     """{network: {layer: the strongest answer of each image and filter (1347, O)}}, of networks that are made anew."""
-    saved = minidl.load(run[2] / "cnn.safetensors")
+    saved = minidl.load(run[2] / "small_cnn.safetensors")
     assert (saved["dataset"], tuple(saved["image_shape"])) == ("digits", (1, 8, 8))
     trained = small_cnn((1, 8, 8))
     trained.load_state_dict(saved["state_dict"])
@@ -65,6 +65,15 @@ def test_receptive_fields_and_counts(metrics):
                                           "6": [8, 0], "7": [8, 0], "8": [8, 0], "9": [8, 0]}
     assert metrics["filters"] == LAYERS
     assert (metrics["patches_of_a_filter"], metrics["patch_images"], metrics["image"], metrics["layer"]) == (9, 1347, 0, "8")
+
+
+def test_a_negative_score_is_not_a_dead_filter(run):
+    """Where no ReLU follows, an answer below 0 is an answer."""
+    network = run[0]["trained"]
+    assert [_filters.is_rectified(network, layer) for layer in ("0", "1", "3", "4", "7", "8")] == [True] * 6
+    assert [_filters.is_rectified(network, layer) for layer in ("2", "5", "6", "9")] == [False] * 4
+    found = strongest_patches(network, "9", run[0]["images"][:9], count=9)
+    assert _filters.dead_filters(found, rectified=False) == []
 
 
 def test_dead_filters_are_those_that_answer_no_image(run, metrics, by_hand):
@@ -243,10 +252,10 @@ def test_a_filter_that_is_made_dead_is_a_word_everywhere():
     assert 4 not in dead
     kernels = {"a": network[0].weight.detach()[:, 0], "b": 2 * network[0].weight.detach()[:, 0]}
     for figure in (_filters.draw_kernels(kernels, {"a": dead, "b": []})[0],
-                   _filters.draw_patches({"a": found, "b": found}, kernels)):
+                   _filters.draw_patches({"a": found, "b": found}, {"a": dead, "b": dead}, kernels)):
         assert words(figure.axes[0]).count("dead") == len(dead)
         plt.close(figure)
-    shares = _filters.shares_of_commonest_class(found, minidl.arange(30) // 3)
+    shares = _filters.shares_of_commonest_class(found, minidl.arange(30) // 3, dead)
     assert len(shares) == 32 - len(dead)
 
 
@@ -265,7 +274,7 @@ def test_another_layer_and_another_image(tmp_path, monkeypatch):
 def test_what_cannot_be_shown_is_said_before_the_training(tmp_path):
     result = run_lab("filters", "--layer", 88, "--retrain", "--out", tmp_path / "out", check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: --layer: got the layer '88', expected a part of the model; the nearest are '8' ReLU")
+    assert result.stderr.startswith("error: --layer: got the layer '88', expected a part of the model; the nearest is '8' ReLU")
     assert result.stderr.count("\n") == 1
     assert "train_loss" not in result.stdout
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -212,8 +212,8 @@ def test_a_start_is_taken_and_left_alone(model, rng):
     start = minidl.from_numpy(rng.random((3, *SHAPE)))
     before = start.numpy().copy()
     several = maximize(model, "4", [1, 1, 5], start=start, steps=3)
-    for image, found in zip(start, several, strict=True):
-        assert found.scores[0] == pytest.approx(maximize(model, "4", 1, start=image, steps=1).scores[0]) or found is several[2]
+    for image, channel, found in zip(start, [1, 1, 5], several, strict=True):
+        assert found.scores[0] == pytest.approx(maximize(model, "4", channel, start=image, steps=1).scores[0])
     one = maximize(model, "4", [1, 5], start=start[0], steps=3)
     np.testing.assert_allclose(one[0].image.numpy(), several[0].image.numpy())
     np.testing.assert_array_equal(start.numpy(), before)
@@ -258,8 +258,43 @@ def test_a_step_into_the_dark_is_reported():
 def test_gradients_that_are_not_numbers(model):
     with minidl.no_grad():
         model[0].weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(MinidlError, match=r"^maximize: got a gradient that is not finite in step 1; use a smaller lr than 10, or look"):
+    with pytest.raises(MinidlError, match=r"^maximize: got a score or a gradient that is not finite after 0 steps; use a smaller lr than 10, or look"):
         maximize(model, "4", 1, image_shape=SHAPE)
+
+
+def test_steps_too_large_for_numbers(model):
+    with pytest.raises(MinidlError, match=r"not finite after \d+ steps?; use a smaller lr than 1e\+38"):
+        maximize(model.float(), "4", 1, image_shape=SHAPE, lr=1e38, steps=30)
+
+
+class Hill(nn.Module):
+    """relu(1 - |x|): a hill of width 2, and flat beyond."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(1 - x.abs())
+
+
+def test_a_last_step_too_far_is_noticed():
+    start = minidl.full((1, 6, 6), 0.5)
+    found = maximize(Hill(), "relu", 0, start=start, lr=100.0, steps=1)
+    assert (found.scores, found.dead) == ([0.5, 0.0], True)
+    assert not maximize(Hill(), "relu", 0, start=start, lr=0.1, steps=1).dead
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_a_step_has_its_length_for_any_gradient(size):
+    """In float32 the squares of small numbers are 0, and those of large ones infinite."""
+    layer = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
+    with minidl.no_grad():
+        layer[0].weight.fill_(size)
+    found = maximize(layer, "0", 0, image_shape=(1, 8, 8), lr=2.0, steps=1, generator=seeded())
+    start = maximize(layer, "0", 0, image_shape=(1, 8, 8), lr=1e-9, steps=1, generator=seeded())
+    assert float((found.image - start.image).norm()) == pytest.approx(2.0, rel=1e-5)
+    assert not found.dead
 
 
 # -- what it leaves alone ----------------------------------------------------------------------------------------------
@@ -307,7 +342,7 @@ def test_evaluation_mode_counts():
 # -- sentences ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("settings", "error", "sentence"), [
-    ({"layer": "44"}, SettingError, r"maximize: got the layer '44', expected a part of the model; the nearest are '4' ReLU"),
+    ({"layer": "44"}, SettingError, r"maximize: got the layer '44', expected a part of the model; the nearest is '4' ReLU"),
     ({"channel": 8}, OutOfRangeError, r"maximize: got channel 8, expected 0 to 7: the layer '4' has 8 channels"),
     ({"channel": -1}, OutOfRangeError, r"maximize: got channel -1, expected 0 to 7"),
     ({"channel": [0, 9]}, OutOfRangeError, r"maximize: got channel 9, expected 0 to 7"),

@@ -130,7 +130,7 @@ def test_what_cannot_be_captured():
             return self.used(x), x
 
     network, x = nn.Sequential(Twice()).train(), minidl.zeros(1, 2)
-    for layers, message in ((["0.used", "0.uzed"], r"^capture: got the layer '0.uzed', .* the nearest are '0.used' ReLU"),
+    for layers, message in ((["0.used", "0.uzed"], r"^capture: got the layer '0.uzed', .* the nearest (is|are) '0.used' ReLU"),
                             (["0.unused"], r"^capture: the model's forward never calls the layer '0.unused'"),
                             (["0"], r"the layer '0' returns a tuple, expected one tensor; name a layer inside it")):
         with pytest.raises(SettingError, match=message):

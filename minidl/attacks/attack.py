@@ -26,7 +26,8 @@ def input_gradient(model: Module, images: Tensor, labels: Tensor) -> Tensor:
     images (N, C, H, W), labels (N,)  ->  (N, C, H, W),  dJ/dx  for  J = -log softmax(model(x))[label]
 
     The loss is summed over the batch, so that each image has its own gradient, whatever else is in the batch. The
-    parameters and their `.grad` are left alone; the model is used in the mode in which it is.
+    parameters and their `.grad` are left alone. The model is used in the mode in which it is; in training mode a
+    BatchNorm layer would mix the images.
     """
     x = images.detach().requires_grad_()
     with enable_grad():
@@ -43,22 +44,23 @@ class Attack:
     eps: the largest change, a number from 0 up. targeted: labels are what the model shall say, instead of what it shall
     not say any more. clip: the smallest and the largest value of a pixel.
 
-    Raises `SettingError` for an eps below 0, or one wider than the whole range (8 instead of 8/255).
+    Raises `SettingError` for an eps below 0, or one larger than any change can be (8 instead of 8/255).
     """
 
     norm: float = math.inf                                      # in which eps is measured
 
     def __init__(self, model: Module, eps: float, *, targeted: bool = False,
                  clip: tuple[float, float] = (0.0, 1.0)) -> None:
-        if not (isinstance(clip, tuple | list) and len(clip) == 2 and clip[0] < clip[1]):
+        if not isinstance(model, Module):
+            raise DtypeError(f"got a {type(model).__name__}, expected a model: an nn.Module", where=self._name)
+        is_pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(end, Real) for end in clip)
+        if not (is_pair and -math.inf < clip[0] < clip[1] < math.inf):
             raise SettingError(f"got clip={clip!r}, expected (smallest, largest), the range of a pixel",
                                where=self._name)
         self.model, self.targeted, self.clip = model, targeted, (float(clip[0]), float(clip[1]))
         self.eps = self._checked("eps", eps)
-        if self.norm == math.inf and self.eps > self._width:
-            raise SettingError(f"got eps={eps}, expected at most {self._width:g}, the width of clip={self.clip}; eps "
-                               f"is in the units of the images: {eps:g} steps of 255 are eps={eps:g}/255",
-                               where=self._name)
+        if self.norm == math.inf:
+            self._check_eps(self._width, f"the width of clip={self.clip}")
 
     @property
     def _name(self) -> str:
@@ -73,10 +75,17 @@ class Attack:
             raise SettingError(f"got {name}={value!r}, expected a number, 0 or more", where=self._name)
         return float(value)
 
+    def _check_eps(self, most: float, what: str) -> None:
+        if self.eps > most:
+            raise SettingError(f"got eps={self.eps:g}, expected at most {most:g}, {what}; eps is in the units of the "
+                               f"images: {self.eps:g} steps of 255 are eps={self.eps:g}/255", where=self._name)
+
     def at(self, eps: float) -> Attack:
-        """The same attack with another eps."""
+        """The same attack with another eps, and with all else as it is: an alpha that was given, too."""
         other = copy.copy(self)
-        Attack.__init__(other, self.model, eps, targeted=self.targeted, clip=self.clip)
+        other.eps = self._checked("eps", eps)
+        if other.norm == math.inf:
+            other._check_eps(other._width, f"the width of clip={other.clip}")
         return other
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -85,13 +94,15 @@ class Attack:
         images: floats (N, C, H, W) within `clip`. labels: the true classes (N,), or the wanted ones if targeted; None
         takes what the model says about `images`, so that no truth is needed to leave it.
         """
-        self._check_images(images)
+        self.check_images(images)
         with evaluating(self.model):
             if labels is None:
                 labels = self._own_answers(images)
-            if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-                raise LabelError(f"got labels of {labels.dtype} and shape {tuple(labels.shape)}, expected one class "
-                                 f"for each image: whole numbers of shape ({len(images)},)", where=self._name)
+            if not isinstance(labels, Tensor) or labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+                got = (f"labels of {labels.dtype} and shape {tuple(labels.shape)}" if isinstance(labels, Tensor)
+                       else f"a {type(labels).__name__} as labels")
+                raise LabelError(f"got {got}, expected one class for each image: a tensor of whole numbers, "
+                                 f"({len(images)},)", where=self._name)
             with no_grad():
                 return self.perturb(images.detach(), labels)
 
@@ -116,12 +127,18 @@ class Attack:
             labels: Tensor = self.model(images).argmax(dim=1)
         return labels
 
-    def _check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor) -> None:
+        """Raises if these are no images within `clip`."""
         if not isinstance(images, Tensor) or images.dtype.kind != "f":
             raise DtypeError(f"got images of {getattr(images, 'dtype', type(images).__name__)}, expected a tensor of "
                              f"floats; for bytes use x.float() / 255", where=self._name)
         if images.ndim < 2 or images.numel() == 0:
             raise ShapeError(f"got images of shape {tuple(images.shape)}, expected (N, C, H, W)", where=self._name)
+        if self.norm == 2:
+            self._check_eps(self._width * math.sqrt(images[0].numel()), "the length of the largest change")
+        if not bool(images.isfinite().all()):
+            raise SettingError("got images with nan or infinity, expected numbers; look at how they were made",
+                               where=self._name)
         smallest, largest, slack = images.min().item(), images.max().item(), 1e-6 * self._width
         if not (self.clip[0] - slack <= smallest and largest <= self.clip[1] + slack):
             advice = "divide by 255" if smallest >= 0 and largest > 2 else \

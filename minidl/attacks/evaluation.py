@@ -46,6 +46,8 @@ def evaluate(attack: Attack, loader: Iterable[Any], epsilons: Sequence[float]) -
 
     Raises `SettingError` for an empty loader or an eps that the attack does not take, before the first attack.
     """
+    if not isinstance(epsilons, Iterable):
+        raise SettingError(f"got epsilons={epsilons!r}, expected several such as [0, 0.1]", where="evaluate")
     attacks = [attack.at(eps) for eps in epsilons]
     device = next((p.device for p in attack.model.parameters()), None)
     truth, targets, clean = [], [], []
@@ -55,6 +57,7 @@ def evaluate(attack: Attack, loader: Iterable[Any], epsilons: Sequence[float]) -
             raise SettingError(f"got batches of {len(batch)} parts, expected (images, labels"
                                f"{', targets' if attack.targeted else ''})", where="evaluate")
         images, labels, wanted = batch[0].to(device), batch[1].cpu(), batch[-1].to(device)
+        attack.check_images(images)                                         # before the model meets them
         truth.append(labels)
         targets.append(wanted.cpu())
         clean.append(_answers(attack.model, images))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 
 from minidl import creation
 from minidl.attacks.attack import Attack
 from minidl.errors import SettingError
 from minidl.nn.module import Module
+from minidl.nn.utils.directions import lengths, unit
 from minidl.rng import Generator
 from minidl.tensors import Tensor
 
@@ -18,7 +20,8 @@ class PGD(Attack):
         norm="inf":  direction(g) = sign(g),       project: each pixel back to within eps of x
         norm=2:      direction(g) = g / ‖g‖₂,      project: δ = x' - x shortened to the length eps, if it is longer
 
-    alpha: the size of a step; None is 2.5 · eps / steps, so that every point within eps can be reached.
+    alpha: the size of a step; None is 2.5 · eps / steps, so that every point within eps can be reached. An alpha that
+    is given stays as it is when `evaluate` tries other values of eps: small steps then do not reach far.
     random_start: begin at a random point within eps instead of at x, where the gradient may be misleading.
     generator: draws that point.
 
@@ -32,9 +35,13 @@ class PGD(Attack):
             raise SettingError(f"got norm={norm!r}, expected 'inf' or 2", where="PGD")
         self.norm = float(norm)
         super().__init__(model, eps, targeted=targeted, clip=clip)
-        if not isinstance(steps, int) or steps < 1:
+        try:
+            self.steps = operator.index(steps)                              # NumPy's whole numbers, too
+        except TypeError:
+            self.steps = 0
+        if self.steps < 1:
             raise SettingError(f"got steps={steps!r}, expected a whole number, 1 or more", where="PGD")
-        self.steps, self.random_start, self.generator = steps, random_start, generator
+        self.random_start, self.generator = random_start, generator
         self.alpha = None if alpha is None else self._checked("alpha", alpha)
 
     def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -51,8 +58,7 @@ class PGD(Attack):
     def _direction(self, g: Tensor) -> Tensor:
         if self.norm == math.inf:
             return g.sign()
-        length = lengths(g)                                                 # (N, 1, 1, 1)
-        return g / length.clamp(min=1e-30)                                  # a gradient of 0 stays 0
+        return unit(g)
 
     def _projected(self, change: Tensor) -> Tensor:
         if self.norm == math.inf:
@@ -68,8 +74,3 @@ class PGD(Attack):
         direction = self._direction(creation.randn(images.shape, generator=self.generator).to(images))
         u = creation.rand(len(images), generator=self.generator).to(images).reshape(-1, *[1] * (images.ndim - 1))
         return direction * self.eps * u ** (1 / n)                          # most of a ball is near its surface
-
-
-def lengths(x: Tensor) -> Tensor:
-    """The L2 norm of each image: (N, C, H, W) -> (N, 1, 1, 1)."""
-    return x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))

@@ -10,13 +10,15 @@ small (Mahendran, Vedaldi 2015, arXiv:1412.0035).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from minidl import autograd, creation, functions
-from minidl.errors import MinidlError, OutOfRangeError, SettingError, ShapeError
+from minidl.errors import DtypeError, MinidlError, OutOfRangeError, SettingError, ShapeError
 from minidl.nn.module import Module
+from minidl.nn.utils.directions import lengths, unit
 from minidl.rng import Generator
 from minidl.tensors import Tensor
 from minidl.visualize.layers import capture, layer_named
@@ -36,7 +38,7 @@ class Maximized:
     image: (C, H, W), the optimised input itself, whatever its range. picture: (C, H', W'), the same for the eye, from
     0 to 1 (`as_picture`). scores: the channel's score at the start, after each step but the last, and of `image`: one
     more than there were steps, all of the image as it is, not moved, without a penalty.
-    dead: the last step had no gradient, so there is no way on: mostly a ReLU that lets nothing through, for the start
+    dead: at `image` there is no gradient, so there is no way on: mostly a ReLU that lets nothing through, for the start
     already, or after a step that led too far. `image` then shows nothing about the channel.
     """
 
@@ -83,29 +85,23 @@ def maximize(model: Module, layer: str, channel: int | Sequence[int], mode: str 
     is_moved = bool(look["jitter"] or look["degrees"] or look["zoom"] != (1, 1))
     scores: list[list[float]] = []
     for step in range(steps):
-        x = images.requires_grad_()
-        with autograd.enable_grad():
-            seen = resample(x, *_draw(look, generator)) if is_moved else x
-            score = channel_scores(capture(model, seen, [layer])[layer], channels, layer)           # (K,)
-            g = autograd.grad(score.sum(), x, materialize_grads=True)[0]                            # (K, C, H, W)
-            smoothing = autograd.grad(total_variation(x).sum(), x)[0] if look["tv"] else None
-        scores.append(_scores(model, images, layer, channels) if is_moved else score.tolist())
-        length = _length(g)
-        if not bool(length.isfinite().all()):
-            raise MinidlError(f"got a gradient that is not finite in step {step + 1}; use a smaller lr than {lr:g}, or "
-                              f"look for nan among the weights", where="maximize")
-        has_gradient = length > 0                                                                   # (K, 1, 1, 1)
-        g = _unit(g, length)
-        if smoothing is not None:
-            g = _unit(g - look["tv"] * _unit(smoothing, _length(smoothing)))
-        # no gradient, no step: the smoothing alone would make a picture of nothing
-        images = images.detach() + lr * g * has_gradient
+        score, g = _score_and_gradient(model, images, layer, channels, _draw(look, generator) if is_moved else None)
+        scores.append(_scores(model, images, layer, channels) if is_moved else score)
+        _check_finite(step, lr, scores[-1], g)
+        g = unit(g)                                                             # (K, C, H, W)
+        if look["tv"]:
+            # without a gradient of the score, no step: smoothing alone would make a picture of nothing
+            g = unit(g - look["tv"] * unit(_gradient_of_variation(images))) * (lengths(g) > 0)
+        images = images + lr * g
         if clip is not None:
             images = images.clamp(*clip)
-    scores.append(_scores(model, images, layer, channels))
-    found = [Maximized(image, as_picture(image), list(of_one), not is_moving) for image, of_one, is_moving in
-             zip(images.unbind(0), zip(*scores, strict=True), has_gradient.flatten().tolist(), strict=True)]
-    return found[0] if isinstance(channel, int) else found
+    score, g = _score_and_gradient(model, images, layer, channels, None)
+    scores.append(score)
+    _check_finite(steps, lr, score, g)
+    dead = (lengths(unit(g)) == 0).flatten().tolist()                           # (K,)
+    found = [Maximized(image, as_picture(image), list(of_one), is_dead) for image, of_one, is_dead in
+             zip(images.unbind(0), zip(*scores, strict=True), dead, strict=True)]
+    return found if isinstance(channel, Sequence) else found[0]
 
 
 def channel_scores(output: Tensor, channels: Sequence[int], layer: str = "") -> Tensor:
@@ -197,22 +193,38 @@ def resample(images: Tensor, degrees: float = 0.0, zoom: float = 1.0, shift: tup
 
 # -- what maximize consists of -----------------------------------------------------------------------------------------
 
+def _score_and_gradient(model: Module, images: Tensor, layer: str, channels: Sequence[int],
+                        move: tuple[float, float, tuple[int, int]] | None) -> tuple[list[float], Tensor]:
+    """The score of each image (K,), moved as `resample` does if `move` says how, and dscore/dx (K, C, H, W)."""
+    x = images.detach().requires_grad_()
+    with autograd.enable_grad():
+        seen = x if move is None else resample(x, *move)
+        score = channel_scores(capture(model, seen, [layer])[layer], channels, layer)
+        together = score.sum()                              # image k has no part in the other scores
+    g, = autograd.grad(together, x, materialize_grads=True)
+    return score.tolist(), g
+
+
+def _gradient_of_variation(images: Tensor) -> Tensor:
+    """dTV/dx, (K, C, H, W)."""
+    x = images.detach().requires_grad_()
+    with autograd.enable_grad():
+        variation = total_variation(x).sum()
+    g: Tensor
+    g, = autograd.grad(variation, x)
+    return g
+
+
+def _check_finite(step: int, lr: float, scores: list[float], g: Tensor) -> None:
+    if not (all(map(math.isfinite, scores)) and bool(g.isfinite().all())):
+        raise MinidlError(f"got a score or a gradient that is not finite after {step} steps; use a smaller lr than "
+                          f"{lr:g}, or look for nan among the weights", where="maximize")
+
+
 def _scores(model: Module, images: Tensor, layer: str, channels: Sequence[int]) -> list[float]:
     """The scores of these images, without a graph."""
     with autograd.no_grad():
         return list(channel_scores(capture(model, images, [layer])[layer], channels, layer).tolist())
-
-
-def _length(g: Tensor) -> Tensor:
-    """The L2 norm of each image's gradient: (K, C, H, W) -> (K, 1, 1, 1)."""
-    return (g ** 2).sum((1, 2, 3), keepdim=True).sqrt()
-
-
-def _unit(g: Tensor, length: Tensor | None = None) -> Tensor:
-    """g / ‖g‖, and 0 where g is 0."""
-    length = _length(g) if length is None else length
-    unit: Tensor = g / functions.where(length > 0, length, creation.ones_like(length))
-    return unit
 
 
 def _draw(look: dict[str, Any], generator: Generator | None) -> tuple[float, float, tuple[int, int]]:
@@ -230,10 +242,11 @@ def _start(model: Module, count: int, image_shape: Sequence[int] | None, start: 
     """
     weights = next(iter(model.parameters()), None)
     like: dict[str, Any] = {} if weights is None else {"dtype": weights.dtype, "device": weights.device}
-    shape = None if image_shape is None else tuple(image_shape)
+    shape = tuple(image_shape) if isinstance(image_shape, Sequence) else image_shape
     if shape is None and start is None:
         raise SettingError("expected image_shape=(C, H, W) of the model's images, or a start image", where="maximize")
-    if shape is not None and (len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape)):
+    if shape is not None and (not isinstance(shape, tuple) or len(shape) != 3
+                              or not all(isinstance(n, int) and n > 0 for n in shape)):
         raise ShapeError(f"got image_shape={shape}, expected (C, H, W), such as (1, 28, 28)", where="maximize")
     if start is None:
         noise = (creation.rand(*(shape or ()), generator=generator, **like) - 0.5) * 0.25
@@ -241,6 +254,10 @@ def _start(model: Module, count: int, image_shape: Sequence[int] | None, start: 
     images = start
     if isinstance(start, Tensor) and start.ndim == 3:
         images = functions.stack([start] * count)           # (C, H, W) -> (K, C, H, W)
+    if isinstance(images, Tensor) and (not images.is_floating_point() or not bool(images.isfinite().all())):
+        what = " with nan or infinity" if images.is_floating_point() else ""
+        raise DtypeError(f"got a start of {images.dtype}{what}, expected finite floats as the model takes them; divide "
+                         f"bytes by 255", where="maximize")
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != count or shape not in (
             None, tuple(images.shape[1:])):
         found = tuple(start.shape) if isinstance(start, Tensor) else type(start).__name__
@@ -250,8 +267,11 @@ def _start(model: Module, count: int, image_shape: Sequence[int] | None, start: 
 
 
 def _checked_channels(channel: Any) -> list[int]:
-    channels = [channel] if isinstance(channel, int) else list(channel) if isinstance(channel, Sequence) else []
-    if not channels or not all(isinstance(o, int) and not isinstance(o, bool) for o in channels):
+    try:
+        channels = [operator.index(o) for o in (channel if isinstance(channel, Sequence) else [channel])]
+    except TypeError:
+        channels = []
+    if not channels or isinstance(channel, bool):
         raise SettingError(f"got channel={channel!r}, expected a whole number from 0, or several such as range(64)",
                            where="maximize")
     return channels

@@ -22,9 +22,9 @@ def layer_named(model: Module, name: str, where: str = "layer_named") -> Module:
     if name in layers:
         return layers[name]
     near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.5)
-    known = ", ".join(f"{path!r} {type(layers[path]).__name__}" for path in (near or layers))
-    raise SettingError(f"got the layer {name!r}, expected a part of the model; "
-                       f"{'the nearest are' if near else 'it has'} {known or 'none'}", where=where)
+    known = ", ".join(f"{path!r} {type(layers[path]).__name__}" for path in (near or layers)) or "none"
+    words = "it has" if not near else "the nearest is" if len(near) == 1 else "the nearest are"
+    raise SettingError(f"got the layer {name!r}, expected a part of the model; {words} {known}", where=where)
 
 
 def capture(model: Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
