@@ -23,10 +23,11 @@ from minidl.models import small_resnet
 from minidl.visualize import maximize
 
 lab = Lab("dream", __doc__, datasets=("digits", "mnist", "fashion-mnist", "cifar10"),
-          presets={"quick": {"train_size": 10_000, "epochs": 4}, "full": {"train_size": 60_000, "epochs": 10}},
+          presets={"quick": {"train_size": 10_000, "epochs": 3}, "full": {"train_size": 60_000, "epochs": 10}},
           per_dataset={"digits": {"train_size": 1347, "epochs": 12, "batch_size": 32}}, batch_size=64,
           extra_arguments=_dream.add_arguments,
-          seconds=lambda args: 20 + args.epochs * args.train_size * (0.0003 if args.dataset == "digits" else 0.0011))
+          seconds=lambda args: {"digits": 25, "cifar10": 60}.get(args.dataset, 20) + args.epochs * args.train_size * {
+              "digits": 0.0003, "cifar10": 0.0016}.get(args.dataset, 0.0011))
 args = lab.args
 
 # %% The network, and what its filters say to real images
