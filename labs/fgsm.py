@@ -1,7 +1,7 @@
 """Fooling a trained network with changes that are hardly seen, and training one that is harder to fool.
 
 Every pixel of an image may change by ε at most. FGSM and PGD choose the change by the gradient of the loss with respect
-to the *image*; random signs of the same size are the control. All attacks get the same test images.
+to the image; random signs of the same size are the control. All attacks get the same test images.
 
     python -m labs.fgsm                                  # 1,797 digits of 8×8 pixels
     python -m labs.fgsm --dataset mnist                  # 500 test images
