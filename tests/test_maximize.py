@@ -400,6 +400,9 @@ def test_the_residual_network_has_these_sizes_and_names():
 @pytest.mark.parametrize(("settings", "error", "sentence"), [
     ({"image_shape": (3, 3, 32)}, ShapeError, "small_resnet: got images of 3×32, expected at least 4×4"),
     ({"widths": (4, 8)}, SettingError, r"small_resnet: got widths=\(4, 8\) and blocks=1, expected three widths"),
+    ({"image_shape": (3, 32)}, ShapeError, r"small_resnet: got image_shape=\(3, 32\), expected \(C, H, W\)"),
+    ({"widths": 16}, SettingError, "small_resnet: got widths=16 and blocks=1, expected three widths"),
+    ({"blocks": 1.5}, SettingError, r"small_resnet: got widths=\(16, 32, 64\) and blocks=1.5, expected three widths"),
     ({"blocks": 0}, SettingError, r"small_resnet: got widths=\(16, 32, 64\) and blocks=0, expected three widths"),
 ])
 def test_a_residual_network_that_is_none(settings, error, sentence):

@@ -379,3 +379,14 @@ def test_an_output_that_has_no_channels_at_places():
     network = nn.Sequential(nn.Flatten(2))                          # (N, C, H·W)
     with pytest.raises(MinidlError, match=r"^strongest_patches: got the shape \(3, 2, 16\) from the layer '0', expected"):
         strongest_patches(network, "0", minidl.rand(3, 2, 4, 4), count=1)
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), [
+    (lambda model, x: patches.strongest_patches(model, "0", x.numpy()), DtypeError, "strongest_patches: got a ndarray as images, expected a tensor (N, C, H, W)"),
+    (lambda model, x: patches.strongest_patches(model, "0", x, channels=3), SettingError, "strongest_patches: got channels=3, expected several such as [3] or range(8)"),
+    (lambda model, x: patches.receptive_field(model, "0", 8), ShapeError, "receptive_field: got image_shape=8, expected (C, H, W)"),
+])
+def test_something_else_than_asked_for_is_one_sentence(call, kind, message):
+    with pytest.raises(kind) as caught:
+        call(nn.Sequential(nn.Conv2d(1, 8, 3)), minidl.rand(9, 1, 8, 8))
+    assert message in str(caught.value)

@@ -78,11 +78,14 @@ def small_resnet(image_shape: tuple[int, int, int] = (3, 32, 32), classes: int =
 
     Raises `ShapeError` for smaller images, `SettingError` for widths or blocks that are none.
     """
+    if len(image_shape) != 3:
+        raise ShapeError(f"got image_shape={tuple(image_shape)}, expected (C, H, W)", where="small_resnet")
     channels, height, width = image_shape
     if height < 4 or width < 4:
         raise ShapeError(f"got images of {height}×{width}, expected at least 4×4, which two stages halve to 1×1",
                          where="small_resnet")
-    if len(widths) != 3 or min(widths) < 1 or blocks < 1:
-        raise SettingError(f"got widths={tuple(widths)} and blocks={blocks}, expected three widths and at least one "
+    is_whole = isinstance(blocks, int) and isinstance(widths, Sequence) and all(isinstance(n, int) for n in widths)
+    if not is_whole or len(widths) != 3 or min(widths) < 1 or blocks < 1:
+        raise SettingError(f"got widths={widths} and blocks={blocks}, expected three widths and at least one "
                            f"block, all whole numbers above 0", where="small_resnet")
     return SmallResNet(channels, classes, widths, blocks)

@@ -60,8 +60,8 @@ def receptive_field(model: Module, layer: str, image_shape: tuple[int, int, int]
 
     Raises `SettingError` for an unknown layer, one that forward does not reach or one that answers nan for zeros.
     """
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ShapeError(f"got image_shape={tuple(image_shape)}, expected (C, H, W)", where="receptive_field")
+    if not isinstance(image_shape, Sequence) or len(image_shape) != 3 or min(image_shape) < 1:
+        raise ShapeError(f"got image_shape={image_shape}, expected (C, H, W)", where="receptive_field")
     layer_named(model, layer, "receptive_field")
     with no_grad(), evaluating(model):
         clean = capture(model, _zeros(model, (1, *image_shape)), [layer])[layer]
@@ -164,6 +164,11 @@ def strongest_patches(model: Module, layer: str, images: Tensor, channels: Seque
     """
     where = "strongest_patches"
     layer_named(model, layer, where)
+    if not isinstance(images, Tensor):
+        raise DtypeError(f"got a {type(images).__name__} as images, expected a tensor (N, C, H, W); use "
+                         f"minidl.from_numpy", where=where)
+    if channels is not None and not isinstance(channels, Sequence):
+        raise SettingError(f"got channels={channels!r}, expected several such as [3] or range(8)", where=where)
     if images.ndim != 4:
         raise ShapeError(f"got images of shape {tuple(images.shape)}, expected (N, C, H, W); one image is images[None]",
                          where=where)
