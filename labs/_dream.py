@@ -16,6 +16,7 @@ import minidl
 from labs import _trained
 from minidl import Tensor, nn
 from minidl.models import small_cnn, small_resnet
+from minidl.nn.utils.directions import lengths, unit
 from minidl.visualize import Maximized, capture, layer_named, maximize, total_variation
 from minidl.visualize.ascent import channel_scores, without_border
 
@@ -96,9 +97,8 @@ def summary(network: nn.Module, layer: str, real: np.ndarray, plain: tuple[list[
                              for results, i in ((found, 0), (found, -1), (in_range[0], -1)))
     images = minidl.stack([result.image for result in found])                               # (K, C, H, W)
     noise = minidl.rand(*images.shape[1:], generator=minidl.Generator().manual_seed(seed)).to(images.device) - 0.5
-    lengths = (images ** 2).sum((1, 2, 3), keepdim=True).sqrt()
     with minidl.no_grad():
-        output = capture(network, noise / (noise ** 2).sum().sqrt() * lengths, [layer])[layer]
+        output = capture(network, unit(noise[None]) * lengths(images), [layer])[layer]
         of_noise = channel_scores(output, range(len(found))).cpu().numpy()
     mean, most = real.mean(0), real.max(0)
     above = (final > start) & (final > mean) & live
@@ -118,8 +118,8 @@ def summary(network: nn.Module, layer: str, real: np.ndarray, plain: tuple[list[
 
 def nearest(own: np.ndarray, real: np.ndarray, count: int) -> np.ndarray:
     """The real images whose answers (N, O) have the smallest angle to those of one picture, (O,): (count,) of them."""
-    lengths = np.linalg.norm(real, axis=1) * np.linalg.norm(own)
-    return np.argsort(-(real @ own) / np.maximum(lengths, 1e-12), kind="stable")[:count]
+    norms = np.linalg.norm(real, axis=1) * np.linalg.norm(own)
+    return np.argsort(-(real @ own) / np.maximum(norms, 1e-12), kind="stable")[:count]
 
 
 def roughness(image: Tensor) -> float:

@@ -12,9 +12,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import minidl
 from labs._classifier import Classifier
+from labs._lenet import show
 from minidl import Tensor, nn
 from minidl.attacks import FGSM
-from minidl.nn.utils.directions import unit
+from minidl.nn.utils.directions import lengths, unit
 
 
 class Hardened(Classifier):
@@ -53,18 +54,12 @@ def of_length(images: Tensor, direction: Tensor, length: Tensor) -> Tensor:
     for _ in range(40):
         middle = (low + high) / 2
         changed = (images + middle * d).clamp(0, 1)
-        too_far = (changed - images).flatten(1).norm(dim=1).reshape(-1, 1, 1, 1) > length.reshape(-1, 1, 1, 1)
+        too_far = lengths(changed - images) > length.reshape(-1, 1, 1, 1)
         low, high = minidl.where(too_far, low, middle), minidl.where(too_far, middle, high)
     return (images + low * d).clamp(0, 1)
 
 
 # -- the pictures ------------------------------------------------------------------------------------------------------
-
-def show(axes: Axes, image: Tensor) -> None:
-    """A grey image (1, H, W) from 0 to 1."""
-    axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
-
 
 def show_change(axes: Axes, change: Tensor, largest: float) -> object:
     """A change (1, H, W): red is brighter, blue is darker, white is 0."""
@@ -154,25 +149,6 @@ def draw_epochs(axes: Axes, histories: Mapping[str, Sequence[Mapping[str, float]
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-
-
-def draw_confusion(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> Figure:
-    """Rows: what the images are; columns: what the model says. Shares of the row in percent."""
-    from sklearn.metrics import confusion_matrix
-
-    counts = confusion_matrix(truth, said, labels=range(len(names)))
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    for row, column in np.argwhere(shares >= 0.5):
-        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=8,
-                  color="white" if shares[row, column] > 50 else "black")
-    rotation = 0 if max(map(len, names)) <= 2 else 90
-    axes.set_xticks(range(len(names)), names, rotation=rotation)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="what the model says of the adversarial image", ylabel="what the image is")
-    figure.colorbar(picture, label="percent of the row")
-    return figure
 
 
 def draw_smallest(smallest: Mapping[str, np.ndarray], step: float, largest: float) -> Figure:

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retrain", action="store_true", help="train the network even if a trained one is found")
 
 
+def training_of(lab: Lab, images: Tensor) -> dict[str, Any]:
+    """What is saved beside the weights of a network that was trained on these images (N, C, H, W)."""
+    return {"dataset": lab.args.dataset, "image_shape": tuple(images.shape[1:]), "seed": lab.args.seed,
+            "epochs": lab.args.epochs, "train_size": len(images)}
+
+
 def trained_cnn(lab: Lab, images: Tensor, labels: Tensor) -> nn.Module:
     """`small_cnn`: the one that `labs.cnn` saved for this dataset, however long that trained it, or see `trained`."""
     lr = 4e-3 if lab.args.dataset == "digits" else 1e-3                     # as in labs.cnn
@@ -39,15 +45,14 @@ def trained(lab: Lab, make: Callable[[tuple[int, int, int]], nn.Module], images:
     train the same. saved_by_other_lab: a file that is taken first, if it is of this dataset. --retrain takes neither.
     """
     args, shape = lab.args, tuple(images.shape[1:])
-    asked = {"dataset": args.dataset, "image_shape": shape, "seed": args.seed, "epochs": args.epochs,
-             "train_size": len(images)}
+    asked = training_of(lab, images)
     own = lab.out / f"{make.__name__}.safetensors"
     if not args.retrain:
         for path, must_equal in ((saved_by_other_lab, ("dataset", "image_shape")), (own, tuple(asked))):
             if path is None or not path.is_file():
                 continue
             saved = minidl.load(path)
-            if all(_plain(saved.get(name)) == asked[name] for name in must_equal):
+            if all(saved.get(name) == asked[name] for name in must_equal):
                 network = make(shape)
                 _fill(network, saved, path)
                 about = {name: saved.get(name) for name in ("dataset", "seed", "epochs", "train_size", "test_accuracy")}
@@ -90,7 +95,3 @@ def _fill(network: nn.Module, saved: dict[str, Any], path: Path) -> None:
     except (MinidlError, KeyError, TypeError) as error:
         raise MinidlError(f"{path} does not hold such a network ({error}); remove it or use --retrain",
                           where="--retrain") from error
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

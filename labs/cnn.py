@@ -19,7 +19,7 @@ from matplotlib.colors import PowerNorm
 
 import minidl
 import minidl.nn.functional as F
-from labs import _classifier
+from labs import _classifier, _trained
 from labs._arguments import rate
 from labs._lab import Lab
 from minidl import nn
@@ -236,7 +236,6 @@ lab.metrics |= {"param_count": table.parameters, "best_epoch": best + 1, "test_a
                 "dense": {"param_count": dense_count, "hidden": hidden, "best_epoch": dense_best + 1,
                           "test_accuracy": dense_accuracy, **dense_curves,
                           "seconds_per_epoch": seconds_per_epoch(dense_curves)}}
-minidl.save({"dataset": args.dataset, "image_shape": shape, "seed": args.seed, "epochs": args.epochs,
-             "train_size": len(images), "test_accuracy": accuracy, "state_dict": model.network.state_dict()},
-            lab.out / "cnn.safetensors")
+minidl.save({**_trained.training_of(lab, images), "test_accuracy": accuracy,
+             "state_dict": model.network.state_dict()}, lab.out / "cnn.safetensors")
 lab.finish()

@@ -14,10 +14,12 @@ import copy
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 import minidl
 from labs import _classifier, _fgsm, _trained
 from labs._arguments import positive
+from labs._cnn48 import draw_confusion
 from labs._lab import Lab
 from minidl.attacks import FGSM, PGD, SignNoise, evaluate, input_gradient
 from minidl.data import DataLoader, TensorDataset
@@ -42,7 +44,7 @@ lab = Lab("fgsm", __doc__, datasets=("digits", "mnist", "fashion-mnist"), extra_
                             "harden_size": 16_000}},
           per_dataset={"digits": {"train_size": 1347, "epochs": 25, "batch_size": 32, "test_size": 450,
                                   "harden_epochs": 10, "harden_size": 1078}},
-          seconds=lambda args: 20 if args.dataset == "digits" else 60 + args.test_size * 0.06 + args.harden_size * (
+          seconds=lambda args: 35 if args.dataset == "digits" else 60 + args.test_size * 0.06 + args.harden_size * (
               args.harden_epochs * 0.006))
 args = lab.args
 
@@ -133,7 +135,7 @@ strong = EPSILONS.index(0.2)
 taken_for = fgsm.predictions[strong].numpy()
 counts = np.bincount(taken_for[taken_for != truth], minlength=10)
 top = np.argsort(-counts, kind="stable")[:2]
-lab.figure(_fgsm.draw_confusion(truth, taken_for, names), "confusion",
+lab.figure(draw_confusion(confusion_matrix(truth, taken_for, labels=range(10)), names), "confusion",
            f"What adversarial images of FGSM with ε = {EPSILONS[strong]:g} are taken for: rows are the true class. Of "
            f"the wrong answers, {counts[top].sum() / max(counts.sum(), 1):.0%} are {names[top[0]]} or {names[top[1]]}.")
 
@@ -155,9 +157,9 @@ lab.figure(_fgsm.draw_smallest(smallest, STEP, LARGEST), "smallest",
            f"The smallest ε, in steps of {STEP:g} up to {LARGEST:g}, that makes the answer wrong, for the first "
            f"{len(smallest['FGSM'])} test images (0: it is wrong anyway). Dashed: the median.")
 median = float(np.median(smallest["FGSM"]))
-lab.say((f"Half of the images need no more than {median:g} with FGSM; " if np.isfinite(median) else "")
-        + f"with random signs "
-        f"{np.isinf(smallest['random signs']).mean():.0%} of them stand everything up to {LARGEST:g}.")
+lab.say((f"Half of the images need no more than {median:g} with FGSM. " if np.isfinite(median) else "")
+        + f"With random signs {np.isinf(smallest['random signs']).mean():.0%} of the images stand everything up to "
+        f"{LARGEST:g}.")
 
 # %% Why the sign
 lab.section("Why the sign?")

@@ -8,6 +8,7 @@ import numpy as np
 import minidl
 import minidl.nn.functional as F
 from minidl.graph import Op
+from minidl.models import small_cnn
 from minidl.tensors import Tensor
 from minidl.train import LightningModule
 
@@ -25,6 +26,14 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch, batch_idx):
         self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+
+def kept_cnn(path):
+    """The network that a lab has trained and kept in a file, in evaluation mode, and what the file says about it."""
+    saved = minidl.load(path)
+    network = small_cnn(saved["image_shape"])
+    network.load_state_dict(saved["state_dict"])
+    return network.eval(), saved
 
 
 def f64(data, requires_grad=True) -> Tensor:

@@ -13,6 +13,7 @@ from labs import _classifier
 from minidl.datasets import Digits
 from minidl.models import small_cnn
 from tests.figures import run_lab, run_once
+from tests.helpers import kept_cnn
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,7 @@ def test_a_fifth_is_set_aside_and_at_most_6000():
 
 def test_the_weights_are_those_of_the_best_epoch_and_the_accuracy_is_theirs(run, metrics):
     names, _, folder = run
-    saved = minidl.load(folder / "cnn.safetensors")
-    network = small_cnn(saved["image_shape"])
-    network.load_state_dict(saved["state_dict"])
-    network.eval()
+    network, saved = kept_cnn(folder / "cnn.safetensors")
     with minidl.no_grad():
         def accuracy(images, labels):
             return (network(images).argmax(1) == labels).double().mean().item()

@@ -12,9 +12,9 @@ import minidl
 from labs import _dream
 from minidl.datasets import CIFAR10, MNIST
 from minidl.errors import MinidlError
-from minidl.models.small_cnn import small_cnn
 from minidl.visualize.ascent import Maximized, as_picture, maximize
 from tests.figures import run_lab, run_once
+from tests.helpers import kept_cnn
 
 FIGURES = ["curves", "sheet", "sheet_sharp", "sheet_nearest", "layers", "strip", "neighbours", "classes"]
 
@@ -35,10 +35,7 @@ def metrics(run):
 @pytest.fixture(scope="module")
 def network(run):
     """The one that the lab has trained and kept, and the real images that it was asked about."""
-    saved = minidl.load(run[2] / "small_cnn.safetensors")
-    model = small_cnn(saved["image_shape"])
-    model.load_state_dict(saved["state_dict"])
-    return model.eval(), run[0]["examples"]
+    return kept_cnn(run[2] / "small_cnn.safetensors")[0], run[0]["examples"]
 
 
 def scores_by_hand(model, images, layer):

@@ -19,6 +19,7 @@ from minidl.models import small_cnn
 from minidl.visualize import capture
 from minidl.visualize.patches import strongest_patches
 from tests.figures import run_here, run_lab, run_once
+from tests.helpers import kept_cnn
 
 FIGURES = ["kernels", "maps", "pair", "patches_1", "patches_4", "patches_8", "selectivity"]
 LAYERS = {"1": 32, "4": 64, "8": 256}
@@ -37,12 +38,10 @@ def metrics(run):
 @pytest.fixture(scope="module")
 def by_hand(run):
     """{network: {layer: the strongest answer of each image and filter (1347, O)}}, of networks that are made anew."""
-    saved = minidl.load(run[2] / "small_cnn.safetensors")
+    trained, saved = kept_cnn(run[2] / "small_cnn.safetensors")
     assert (saved["dataset"], tuple(saved["image_shape"])) == ("digits", (1, 8, 8))
-    trained = small_cnn((1, 8, 8))
-    trained.load_state_dict(saved["state_dict"])
     minidl.manual_seed(0)
-    networks = {"trained": trained.eval(), "untrained": small_cnn((1, 8, 8)).eval()}
+    networks = {"trained": trained, "untrained": small_cnn((1, 8, 8)).eval()}
     images = minidl.from_numpy(Digits().data.numpy().astype(np.float32)[:, None] / 255)
     found = {}
     with minidl.no_grad():

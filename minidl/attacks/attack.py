@@ -37,6 +37,13 @@ def input_gradient(model: Module, images: Tensor, labels: Tensor) -> Tensor:
     return gradient
 
 
+def answers(model: Module, images: Tensor) -> Tensor:
+    """The class that the model gives the highest score, in evaluation mode: (N, C, H, W) -> (N,)."""
+    with evaluating(model), no_grad():
+        classes: Tensor = model(images).argmax(dim=1)
+    return classes
+
+
 class Attack:
     """An attack on a model: `adversarial = attack(images, labels)`. Subclasses write `perturb`.
 
@@ -58,9 +65,7 @@ class Attack:
             raise SettingError(f"got clip={clip!r}, expected (smallest, largest), the range of a pixel",
                                where=self._name)
         self.model, self.targeted, self.clip = model, targeted, (float(clip[0]), float(clip[1]))
-        self.eps = self._checked("eps", eps)
-        if self.norm == math.inf:
-            self._check_eps(self._width, f"the width of clip={self.clip}")
+        self._set_eps(eps)
 
     @property
     def _name(self) -> str:
@@ -75,6 +80,11 @@ class Attack:
             raise SettingError(f"got {name}={value!r}, expected a number, 0 or more", where=self._name)
         return float(value)
 
+    def _set_eps(self, eps: float) -> None:
+        self.eps = self._checked("eps", eps)
+        if self.norm == math.inf:                               # in L2 it depends on the size of the images
+            self._check_eps(self._width, f"the width of clip={self.clip}")
+
     def _check_eps(self, most: float, what: str) -> None:
         if self.eps > most:
             raise SettingError(f"got eps={self.eps:g}, expected at most {most:g}, {what}; eps is in the units of the "
@@ -83,9 +93,7 @@ class Attack:
     def at(self, eps: float) -> Attack:
         """The same attack with another eps, and with all else as it is: an alpha that was given, too."""
         other = copy.copy(self)
-        other.eps = self._checked("eps", eps)
-        if other.norm == math.inf:
-            other._check_eps(other._width, f"the width of clip={other.clip}")
+        other._set_eps(eps)
         return other
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -97,7 +105,10 @@ class Attack:
         self.check_images(images)
         with evaluating(self.model):
             if labels is None:
-                labels = self._own_answers(images)
+                if self.targeted:
+                    raise SettingError("got targeted=True and no labels, expected the classes that the model shall say",
+                                       where=self._name)
+                labels = answers(self.model, images)
             if not isinstance(labels, Tensor) or labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
                 got = (f"labels of {labels.dtype} and shape {tuple(labels.shape)}" if isinstance(labels, Tensor)
                        else f"a {type(labels).__name__} as labels")
@@ -118,14 +129,6 @@ class Attack:
     def clipped(self, images: Tensor) -> Tensor:
         """Every pixel within its range."""
         return images.clamp(*self.clip)
-
-    def _own_answers(self, images: Tensor) -> Tensor:
-        if self.targeted:
-            raise SettingError("got targeted=True and no labels, expected the classes that the model shall say",
-                               where=self._name)
-        with no_grad():
-            labels: Tensor = self.model(images).argmax(dim=1)
-        return labels
 
     def check_images(self, images: Tensor) -> None:
         """Raises if these are no images within `clip`."""

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minidl.attacks.attack import Attack
-from minidl.autograd import no_grad
+from minidl.attacks.attack import Attack, answers
 from minidl.errors import SettingError
 from minidl.functions import cat, stack
-from minidl.nn.module import Module
-from minidl.nn.utils.modes import evaluating
 from minidl.tensors import Tensor
 
 
@@ -60,11 +57,11 @@ def evaluate(attack: Attack, loader: Iterable[Any], epsilons: Sequence[float]) -
         attack.check_images(images)                                         # before the model meets them
         truth.append(labels)
         targets.append(wanted.cpu())
-        clean.append(_answers(attack.model, images))
+        clean.append(answers(attack.model, images).cpu())
         for e, one in enumerate(attacks):
             adversarial = one(images, wanted)
             change = (adversarial - images).flatten(1)                      # (N, C, H, W) -> (N, C·H·W)
-            said[e].append(_answers(attack.model, adversarial))
+            said[e].append(answers(attack.model, adversarial).cpu())
             linf[e].append(change.abs().amax(dim=1).cpu())
             l2[e].append(change.norm(dim=1).cpu())
     if not truth or not attacks:
@@ -83,10 +80,3 @@ def _empty(count: int) -> list[list[Tensor]]:
 def _joined(rows: list[list[Tensor]]) -> Tensor:
     """E lists of batches -> (E, N)."""
     return stack([cat(row) for row in rows])
-
-
-def _answers(model: Module, images: Tensor) -> Tensor:
-    """The class with the highest score, (N,), on the CPU."""
-    with evaluating(model), no_grad():
-        answers: Tensor = model(images).argmax(dim=1).cpu()
-    return answers

@@ -18,6 +18,7 @@ from minidl.creation import zeros
 from minidl.errors import MinidlError, SettingError, ShapeError
 from minidl.graph import Observer, Op, observers
 from minidl.nn.module import Module, Parameter
+from minidl.nn.utils.modes import evaluating
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
 
@@ -137,7 +138,6 @@ def summary(model: Module, input_size: Any = None, batch_size: int = 1, *, input
 def _run(model: Module, inputs: list[Tensor]) -> Summary:
     counter, rows, seen = _Counter(), [], set[Parameter]()
     paths = {module: path for path, module in model.named_modules()}
-    modes = {module: module.training for module in paths}
     output_bytes = 0
 
     def before(module: Module, args: tuple[Any, ...]) -> None:
@@ -163,15 +163,12 @@ def _run(model: Module, inputs: list[Tensor]) -> Summary:
     handles += [module.register_forward_hook(after) for module in paths]
     observers.append(counter)
     try:
-        with no_grad():
-            model.eval()
+        with no_grad(), evaluating(model):
             model(*inputs)
     finally:
         observers.remove(counter)
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     shown = [row for row in rows if not row.is_container or row.parameters or row.multiply_adds]
     parameters = dict(model.named_parameters())
     return Summary(

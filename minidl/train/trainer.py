@@ -26,6 +26,7 @@ import time
 from typing import Any
 
 from minidl.errors import MinidlError
+from minidl.nn.utils.modes import evaluating
 from minidl.optim.optimizer import Optimizer
 from minidl.recording import no_grad
 from minidl.tensors import Tensor
@@ -225,11 +226,10 @@ class Trainer(Run):
     def _pass_over(self, loader: Any, kind: str, outputs: list[Any] | None = None) -> Log:
         """Every batch once, in evaluation mode and without gradients; kind: "validation", "test" or "predict"."""
         model, stage, before = self.model, self.state.stage, self.begin_log(Log(in_training=False))
-        step, modes = step_of(model, f"{kind}_step"), {part: part.training for part in model.modules()}
-        model.eval()
+        step = step_of(model, f"{kind}_step")
         self.state.stage = "validate" if kind == "validation" else kind
         try:
-            with no_grad():
+            with evaluating(model), no_grad():              # a part that was frozen in evaluation mode stays so
                 self.call(f"on_{kind}_start")
                 batches = self.batches(loader, kind)
                 self.call(f"on_{kind}_epoch_start")
@@ -245,7 +245,5 @@ class Trainer(Run):
                 self.log_to_loggers(self.log.for_loggers())
                 self.call(f"on_{kind}_end")
         finally:
-            for part, mode in modes.items():            # a part that was frozen in evaluation mode stays so
-                part.training = mode
             self.state.stage = stage
         return self.begin_log(before)
