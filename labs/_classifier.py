@@ -8,6 +8,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import Tensor, nn, optim
 from minidl.data import DataLoader, Dataset
+from minidl.nn.utils.modes import evaluating
 from minidl.train import EarlyStopping, LightningModule, Trainer
 
 
@@ -74,8 +75,12 @@ def train(network: nn.Module, training: Dataset[Any] | DataLoader, validation: D
     return model, trainer
 
 
+def outputs(part: nn.Module, x: Tensor, device: str = "cpu") -> Tensor:
+    """What a network or a part of it makes of x (N, …), in evaluation mode, 500 rows at a time; on the CPU."""
+    with evaluating(part), minidl.no_grad():
+        return minidl.cat([part(batch.to(device)).cpu() for batch in x.split(500)])
+
+
 def predict(model: nn.Module, images: Tensor, device: str = "cpu") -> Tensor:
-    """The probabilities of the classes, (N, classes), in evaluation mode, 500 images at a time."""
-    model.eval()
-    with minidl.no_grad():
-        return minidl.cat([model(batch.to(device)).softmax(dim=1).cpu() for batch in images.split(500)])
+    """The probabilities of the classes, (N, classes)."""
+    return outputs(model, images, device).softmax(dim=1)
