@@ -98,6 +98,11 @@ def positive(text: str) -> int:
     return _whole(text, 1, None, "a whole number above 0")
 
 
+def several(text: str) -> int:
+    """A whole number from 2 up: as many as are needed to say how far they differ."""
+    return _whole(text, 2, None, "a whole number from 2 up")
+
+
 def seed(text: str) -> int:
     """A seed that minidl, NumPy and scikit-learn all take."""
     return _whole(text, 0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")

@@ -31,6 +31,7 @@ from minidl.utils import make_grid
 NOISE, TARGET, WEIGHT = 0.5, 0.05, 0.5      # noise on a pixel; where codes are pulled to, and how hard
 MNISTS = (0.1307, 0.3081)                   # mean and standard deviation of MNIST's pixels, used for Fashion-MNIST too
 OF_LABS_AUTOENCODERS = Path("runs", "autoencoders")
+FORMS = {"dense": "C0", "conv": "C1"}       # and their colours
 # settings of both labs, so that one takes what the other has trained
 QUICK = {"train_size": 10_000, "epochs": 3, "optimizer": "adam", "batch_size": 32, "test_size": 2000}
 FULL = {"train_size": 60_000, "epochs": 150, "optimizer": "sgd", "batch_size": 1024, "test_size": 10_000}
@@ -228,7 +229,9 @@ def data_of(lab: Lab) -> Data:
 
 
 def default_rate(optimizer: str, dataset: str, is_sparse: bool) -> float:
-    """The learning rate. Larger ones silence sparse codes for good: all become 0, where ReLU has no gradient."""
+    """The learning rate. With 0.004, both sparse convolutional networks ended with codes of 0 for all digits, from
+    where ReLU has no gradient that leads back.
+    """
     if is_sparse:
         return 0.001
     if optimizer == "sgd":
@@ -284,7 +287,11 @@ def fitted(lab: Lab, name: str, training: Tensor, validation: Tensor, mean: floa
                       enable_model_summary=False, enable_progress_bar=is_long)
     trainer.fit(model, DataLoader(TensorDataset(training), args.batch_size, shuffle=True),
                 DataLoader(TensorDataset(validation), 500), ckpt_path=found)
-    return Trained(model.network.eval(), trainer.history, snapshots.of_epoch)
+    trained = Trained(model.network.eval(), trainer.history, snapshots.of_epoch)
+    if not np.isfinite(trained.val_loss[-1]):
+        raise MinidlError(f"the training of {name} ended with an error of {trained.val_loss[-1]}; choose a smaller one "
+                          f"than {settings['lr']:g}", where="--lr")
+    return trained
 
 
 def checkpoint_folder(settings: Mapping[str, Any]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 import minidl
-from labs._autoencoders import EARLY, NOISE, TARGET, VARIANTS, as_pixels, in_words, mean_and_error
+from labs._autoencoders import EARLY, FORMS, NOISE, TARGET, VARIANTS, as_pixels, in_words, mean_and_error
 from labs._classifier import outputs
 from labs._filters import add_scale
 from labs._lenet import coloured, sheet, show
@@ -28,7 +27,6 @@ from minidl.utils import make_grid
 SHOWN = ("dense", "conv", "conv_denoising", "conv_sparse")      # in pictures, of those that are trained
 NOISES = ("gaussian", "dropout")
 KINDS = {"plain": "C0", "denoising": "C1", "dropout": "C2", "sparse": "C3", "denoising_sparse": "C4"}
-FORMS = {"dense": "C0", "conv": "C1"}
 BASELINE = "0.6"                                                # grey
 MOST_WEIGHTS = 64                                               # pictures of weights of one network
 
@@ -47,27 +45,6 @@ def noisy(images: Tensor, noise: str, seed: int) -> Tensor:
         return images + NOISE * minidl.randn(*images.shape, generator=generator)
     is_kept = minidl.rand(*images.shape, generator=generator) >= NOISE
     return images * is_kept / (1 - NOISE)                       # as nn.Dropout does it
-
-
-@dataclass(frozen=True)
-class Components:
-    """The principal components of images: the best that can be had linearly. directions: (count, C · H · W)."""
-
-    mean: np.ndarray
-    directions: np.ndarray
-
-    def reconstructed(self, images: Tensor, count: int) -> Tensor:
-        """Images (N, C, H, W) from their first `count` components alone."""
-        directions = self.directions[:count]
-        numbers = (images.flatten(1).numpy() - self.mean) @ directions.T                    # -> (N, count), the code
-        return minidl.from_numpy(numbers @ directions + self.mean).reshape(images.shape)
-
-
-def components_of(images: Tensor, count: int) -> Components:
-    """The first principal components of images (N, C, H, W), so many as there can be of that count."""
-    flat = images.flatten(1).numpy()
-    pca = PCA(min(count, *flat.shape), svd_solver="covariance_eigh").fit(flat)
-    return Components(pca.mean_.astype(np.float32), pca.components_.astype(np.float32))
 
 
 def errors(images: Tensor, others: Tensor) -> np.ndarray:

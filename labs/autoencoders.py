@@ -16,9 +16,10 @@ import numpy as np
 import minidl
 from labs import _autoencoders, _reconstructions
 from labs._autoencoders import NOISE, TARGET, VARIANTS, as_pixels, codes_of, in_words, psnr, reconstructed
+from labs._components import components_of
 from labs._lab import Lab
 from labs._reconstructions import errors
-from minidl.errors import MinidlError, SettingError
+from minidl.errors import SettingError
 from minidl.models import conv_autoencoder, dense_autoencoder
 
 lab = Lab("autoencoders", __doc__, datasets=("digits", "mnist", "fashion-mnist"),
@@ -46,7 +47,7 @@ lab.section("The networks")
 forms = list(dict.fromkeys(VARIANTS[name].form for name in args.models))
 untrained = {form: _autoencoders.untrained(lab, form, shape, args.seed) for form in ("dense", "conv")}
 for form in forms:
-    lab.code({"dense": dense_autoencoder, "conv": conv_autoencoder}[form])
+    lab.code(dense_autoencoder if form == "dense" else conv_autoencoder)
     table = minidl.summary(untrained[form], shape, verbose=False)
     lab.table([[f"{row.name} {row.kind}", f"{row.output_shape}", f"{row.parameters:,}", f"{row.multiply_adds:,}"]
                for row in table.rows] + [["all", "", f"{table.parameters:,}", f"{table.multiply_adds:,}"]],
@@ -64,14 +65,11 @@ for name in args.models:
     models[name] = {"lr": lr, "param_count": sum(p.numel() for p in trained[name].network.parameters()),
                     "train_loss": [epoch["train_loss"] for epoch in history], "val_loss": trained[name].val_loss,
                     "seconds_per_epoch": float(np.median([epoch["seconds"] for epoch in history]))}
-    if not np.isfinite(trained[name].val_loss[-1]):
-        raise MinidlError(f"the training of {name} ended with an error of {trained[name].val_loss[-1]}; choose a "
-                          f"smaller one than {lr:g}", where="--lr")
 networks = {name: of_name.network for name, of_name in trained.items()}
 codes = {name: codes_of(network, test, lab.device) for name, network in networks.items()}       # (N, K) each
 code_size = {VARIANTS[name].form: of_name.shape[1] for name, of_name in codes.items()}
 
-components = _reconstructions.components_of(training, max(code_size.values()))
+components = components_of(training, max(code_size.values()))
 pca_name = {form: f"PCA, {min(size, len(components.directions))} numbers" for form, size in code_size.items()}
 pca_error = {form: float(errors(validation, components.reconstructed(validation, size)).mean())
              for form, size in code_size.items()}
@@ -134,13 +132,13 @@ lab.figure(_reconstructions.draw_denoising(found, labels_of), "denoising", f"The
 lab.table([[label, *(f"{of_noise[method].mean():.4f} ± {_autoencoders.mean_and_error(of_noise[method])[1]:.4f}"
                      for of_noise in found.values())] for method, label in labels_of.items()],
           ["method", *(f"{noise} noise" for noise in found)], "Mean squared error to the clean test image")
-gains = _reconstructions.gains(found)
 for noise, of_noise in found.items():
-    least = {kind: min((of_noise[method].mean(), labels_of[method]) for method in labels_of
-                       if (method in networks) == (kind == "network")) for kind in ("network", "baseline")}
-    lab.say(f"{noise.capitalize()} noise: without a network the least error is {least['baseline'][0]:.4f} "
-            f"({least['baseline'][1]}), with one {least['network'][0]:.4f} ({least['network'][1]}).")
-if gains:
+    of_networks = {name: of_noise[name].mean() for name in networks}
+    others = {method: values.mean() for method, values in of_noise.items() if method not in networks}
+    best, other = min(of_networks, key=of_networks.get), min(others, key=others.get)
+    lab.say(f"{noise.capitalize()} noise: without a network the least error is {others[other]:.4f} "
+            f"({labels_of[other]}), with one {of_networks[best]:.4f} ({in_words(best)}); each the best for these images.")
+if gains := _reconstructions.gains(found):
     lab.say("What training with this noise takes off the error of the same images, against the same network trained "
             "without noise (paired, ± one standard error over the images of this one training; below 0 it is worse): "
             + ", ".join(f"{in_words(name)} {gain:.4f} ± {error:.4f}" for name, (gain, error) in gains.items()) + ".")
@@ -148,8 +146,8 @@ if gains:
 # %% The codes
 lab.section("Codes")
 lab.figure(_reconstructions.draw_codes(_reconstructions.plain_and_sparse(codes)), "codes", "All numbers of the codes "
-           "of the test images, below only the smallest. The bar at 0 holds those that are exactly 0, too; of one in "
-           "each panel above, 0.1 % lie beyond the right end.")
+           "of the test images, below only the smallest. The bar at 0 holds those that are exactly 0, too. The axes "
+           "above end where 99.9 % of the numbers of the wider network do.")
 sparsity = {name: _reconstructions.about_codes(codes[name], codes_of(networks[name], noisy["gaussian"], lab.device))
             for name in networks}
 lab.table([[in_words(name), f"{about['zero']:.1%}", f"{about['mean']:.3f}", f"{about['distance']:.3f}",
@@ -157,8 +155,8 @@ lab.table([[in_words(name), f"{about['zero']:.1%}", f"{about['mean']:.3f}", f"{a
           ["network", "exactly 0", "mean z", f"mean |z − {TARGET:g}|", "0 for all test images", "moved by noise"],
           "Numbers z of the codes of test images; the last column: how far Gaussian noise moves a code, over how far "
           "two images are apart (mean squares)")
-lab.say(f"The term for sparse codes asks for {TARGET:g}, not for 0; ReLU makes the zeros. A number that is 0 for all "
-        "images carries nothing: the code is then smaller than it is said to be.")
+lab.say(f"The term for sparse codes asks for {TARGET:g}, not for 0; ReLU makes the zeros. A number that is always 0 "
+        "says nothing: the code is then smaller than it seems.")
 
 # %% The weights of the last layer
 lab.section("Weights")
@@ -228,17 +226,20 @@ lab.question("Which plot groups the classes, and why?",
              "and neighbours are counted; PCA is fitted to keep variance, and two directions need not part classes. "
              "The distances between groups, and their sizes, mean little with t-SNE. Compare with the column for all "
              "numbers, and with pixels: is it the map that groups the classes, or the code?")
-moved = [f"{in_words(name)} {sparsity[name]['moved']:.3f}" for name in networks if not VARIANTS[name].is_sparse]
-if moved:
+pairs = [(form, f"{form}_denoising") for form in forms if {form, f"{form}_denoising"} <= networks.keys()]
+if pairs:
     lab.question("Does a denoising autoencoder learn another code?",
                  "It has to make the clean image of both, so it gains if a noisy image has the code of the clean one. "
-                 f"How far noise moves codes, over how far two images are apart: {', '.join(moved)}. Where that is "
-                 "smaller than without noise in training, the encoder has learned what to overlook.")
+                 "How far noise moves codes, over how far two images are apart: " + "; ".join(
+                     f"{in_words(name)} {sparsity[name]['moved']:.3f}, {form} without noise in training "
+                     f"{sparsity[form]['moved']:.3f}" for form, name in pairs)
+                 + ". The smaller it is, the more of the noise the encoder overlooks; one training of each says this.")
 if "conv" in forms:
     a, b = (sum(p.numel() for p in untrained[form].parameters()) for form in ("conv", "dense"))
     lab.question("Why does the convolutional network have so few parameters?",
                  f"It has {a:,}, the dense one {b:,}. A kernel is used at all places, a dense layer has a weight for "
-                 "every pair of numbers. So its code is a small picture, each number from around its own place.")
+                 "every pair of numbers."
+                 + (" So its code is a small picture, each number from around its own place." if shape[1] > 18 else ""))
 lab.metrics |= {"optimizer": args.optimizer, "test_size": len(test), "models": models,
                 "pca_psnr": {str(code_size[form]): value for form, value in pca_psnr.items()},
                 "mean_image_psnr": mean_image_psnr,
