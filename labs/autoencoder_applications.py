@@ -186,8 +186,8 @@ lab.say(f"AUROC, the area under the ROC curve, is the share of pairs of an image
         f"strange; by chance {len(other_test) / (len(test) + len(other_test)):.2f}. FPR at 95 % TPR: how much of "
         f"{known} is called strange, if 95 % of {OTHER} is to be. The threshold is the score that 95 % of the "
         f"{len(validation):,} validation images stay below; it has seen no anomaly. The classifier, logistic "
-        f"regression on the scores of both training sets, has seen {OTHER}: it tells two kinds apart, and knows nothing "
-        "of a third.")
+        f"regression on the scores of both training sets, has seen {OTHER}: it tells two kinds apart, and knows "
+        "nothing of a third.")
 lab.say(_anomalies.on_detectors(facts, pca, OTHER))
 lab.figure(_anomalies.draw_anomalies(scores, facts, source, known, OTHER), "anomalies",
            f"The L2 error of {its_name} for test images of both kinds: histogram, boxplot. Right, for each score, how "

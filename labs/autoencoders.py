@@ -137,7 +137,7 @@ for noise, of_noise in found.items():
     others = {method: values.mean() for method, values in of_noise.items() if method not in networks}
     best, other = min(of_networks, key=of_networks.get), min(others, key=others.get)
     lab.say(f"{noise.capitalize()} noise: without a network the least error is {others[other]:.4f} "
-            f"({labels_of[other]}), with one {of_networks[best]:.4f} ({in_words(best)}); each the best for these images.")
+            f"({labels_of[other]}), with one {of_networks[best]:.4f} ({in_words(best)}); each the best of its kind.")
 if gains := _reconstructions.gains(found):
     lab.say("What training with this noise takes off the error of the same images, against the same network trained "
             "without noise (paired, ± one standard error over the images of this one training; below 0 it is worse): "
