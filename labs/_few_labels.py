@@ -112,8 +112,8 @@ def on_ranking(ranked: Sequence[tuple[str, float, float]], labels: int) -> str:
         of_form = [row for row in ranked if row[0] in VARIANTS and VARIANTS[row[0]].form == form]
         better = [in_words(name) for name, gain, error in of_form if gain > 2 * error]
         if of_form:
-            text += (f"Codes of {form} autoencoders that beat pixels with {labels} labels by more than two standard "
-                     f"errors: {', '.join(better) or 'none'}, of {len(of_form)}. ")
+            text += (f"Of the {form} autoencoders ({len(of_form)}), those with codes that beat pixels with {labels} "
+                     f"labels by more than two standard errors: {', '.join(better) or 'none'}. ")
     best, blur = next(name for name in gains if name in VARIANTS), gains["blur"]
     text += (f"The best of the codes, those of {in_words(best)}, have {in_points(gains[best])}, and may owe some of it "
              f"to being the best for these test images. A 3×3 blur, which learns nothing, has {in_points(blur)}")
