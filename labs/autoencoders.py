@@ -25,7 +25,7 @@ from minidl.models import conv_autoencoder, dense_autoencoder
 lab = Lab("autoencoders", __doc__, datasets=("digits", "mnist", "fashion-mnist"),
           presets={"quick": _autoencoders.QUICK, "full": _autoencoders.FULL},
           per_dataset={"digits": _autoencoders.OF_DIGITS}, extra_arguments=_autoencoders.add_arguments,
-          seconds=lambda args: _autoencoders.training_seconds(args) + (15 if args.dataset == "digits" else 40))
+          seconds=lambda args: _autoencoders.training_seconds(args) + (20 if args.dataset == "digits" else 45))
 args = lab.args
 if args.test_size < 50:
     raise SettingError(f"got {args.test_size}, expected at least 50: nearest neighbours are sought among them",

@@ -327,7 +327,7 @@ def test_the_images_are_split_and_normalised_by_those_of_the_training():
 def test_how_long_it_is_said_to_take():
     """In proportion to epochs and images, and convolutions take longer."""
     def seconds(models, **settings):
-        args = argparse.Namespace(**{"models": models, "dataset": "mnist", "epochs": 2, "train_size": 1000, **settings})
+        args = argparse.Namespace(**{"models": models, "dataset": "mnist", "epochs": 2, "train_size": 1000, "batch_size": 10, **settings})
         return _autoencoders.training_seconds(args)
 
     assert 0 < seconds(["dense"]) < seconds(["conv"])
