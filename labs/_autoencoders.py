@@ -183,12 +183,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def training_seconds(args: argparse.Namespace) -> float:
     """About how long the training takes, if nothing is found that was trained before."""
-    # seconds for an image and for a step, measured
-    of_image, of_step = {"dense": (3.5e-5, 5.5e-3), "conv": (1.6e-4, 8e-3)}, args.train_size / args.batch_size
+    of_image_and_step = {"dense": (3.5e-5, 5.5e-3), "conv": (1.6e-4, 8e-3)}     # seconds, measured
     if args.dataset == "digits":
-        of_image = {"dense": (0, 2e-3), "conv": (0, 5e-3)}
-    forms = [of_image[VARIANTS[name].form] for name in args.models]
-    return args.epochs * sum(image * args.train_size + step * of_step for image, step in forms)
+        of_image_and_step = {"dense": (0, 2e-3), "conv": (0, 5e-3)}
+    rates, steps = [of_image_and_step[VARIANTS[name].form] for name in args.models], args.train_size / args.batch_size
+    return args.epochs * sum(args.train_size * of_image + steps * of_step for of_image, of_step in rates)
 
 
 def variants(text: str) -> list[str]:

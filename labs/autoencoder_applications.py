@@ -86,7 +86,7 @@ pca_sizes = sorted({code_size // 4, code_size, *(sizes[name] for name in shown)}
 untrained = {"untrained" if form == "conv" else "untrained_dense": [
     _autoencoders.untrained(lab, form, shape, args.seed + i) for i in range(3)] for form in forms}
 represent = _few_labels.representations({name: one.network for name, one in trained.items()}, untrained, components,
-                                          pca_sizes, lab.device)
+                                        pca_sizes, lab.device)
 knn, probe, numbers = {}, {}, {}
 for name, encoders in represent.items():                    # three encoders with random weights count as one
     codes = [(encode(labelled), their_labels, encode(few_test), few_truth) for encode in encoders]
