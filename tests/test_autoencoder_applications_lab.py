@@ -178,6 +178,14 @@ def test_a_classifier_begins_with_a_copy_of_the_encoder():
     np.testing.assert_array_equal(again[2].weight.detach().numpy(), network[2].weight.detach().numpy())
 
 
+def test_a_classifier_goes_where_its_encoder_is():
+    minidl.manual_seed(0)
+    encoder = conv_autoencoder((1, 8, 8)).encoder.to("fake")
+    images, labels = minidl.rand(20, 1, 8, 8), minidl.randint(0, 10, (20,))
+    network, _ = _few_labels.tuned(encoder, images, labels, TensorDataset(images, labels), lr=1e-3, rows=32, epochs=1, device="fake", seed=1)
+    assert {str(parameter.device) for parameter in network.parameters()} == {"fake"}
+
+
 @pytest.mark.parametrize("kind", ["float32", "float16", "uint8"])
 def test_stored_codes_come_back(kind):
     rng = np.random.default_rng(0)

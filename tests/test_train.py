@@ -1457,6 +1457,15 @@ def test_accelerators_where_there_is_a_gpu(monkeypatch):
     assert why_auto("cuda:1") == "NVIDIA H100"
 
 
+def test_every_part_of_a_model_is_moved(quiet):
+    """Also if its first part, such as an encoder that was trained before, is on the device already."""
+    model = Net()
+    model.net[0].to("fake")
+    trainer = Trainer(max_epochs=1, **{**quiet, "accelerator": "fake"})
+    trainer.fit(model, data(), data())
+    assert {str(parameter.device) for parameter in model.parameters()} == {"fake"}
+
+
 def test_accelerators_where_there_is_no_gpu(monkeypatch, capsys, quiet):
     """What is asked for is an error when the Trainer is made; nothing takes its place but for "auto"."""
     reason = "there is no NVIDIA driver; install one, or use the CPU (--device cpu)"

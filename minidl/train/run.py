@@ -178,8 +178,7 @@ class Run(Facts):
         self.model, self.datamodule = model, datamodule
         self.state = State(stage, "train" if stage == "fit" else stage, "running")
         model.trainer = self
-        if self.device != model.device:
-            model.to(self.device)
+        model.to(self.device)                       # every part: some may be there already
 
     def _set_up(self, stage: str) -> None:
         if stage == "fit" and self.enable_model_summary:
