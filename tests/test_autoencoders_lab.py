@@ -317,7 +317,7 @@ def test_mnist(tmp_path):
     """All ten networks, a few minutes."""
     if not REAL:
         pytest.skip("set MINIDL_DATA to a folder with mnist/ to run this")
-    run_lab("autoencoders", "--dataset", "mnist", "--retrain", "--out", tmp_path, data=REAL)
+    run_lab("autoencoders", "--dataset", "mnist", "--models", "all", "--retrain", "--out", tmp_path, data=REAL)
     found = metrics_in(tmp_path)
     models = found["models"]
     assert [models[name]["param_count"] for name in ("dense", "conv")] == [468_368, 3_221]
