@@ -69,6 +69,11 @@ class Scores:
     other_training: np.ndarray
     other_test: np.ndarray
 
+    def of_test(self) -> tuple[np.ndarray, np.ndarray]:
+        """For all test images, (N,) each: whether it is of the other kind, 0 or 1, and its score."""
+        is_other = np.repeat([0, 1], [len(self.test), len(self.other_test)])
+        return is_other, np.concatenate([self.test, self.other_test])
+
 
 def judged(scores: Scores) -> dict[str, float]:
     """How well a score tells the kinds apart, in test images.
@@ -83,8 +88,7 @@ def judged(scores: Scores) -> dict[str, float]:
         np.concatenate([scores.training, scores.other_training])[:, None],                      # -> (N, 1)
         np.repeat([0, 1], [len(scores.training), len(scores.other_training)]))
     boundary = _boundary(classifier)
-    is_other = np.repeat([0, 1], [len(scores.test), len(scores.other_test)])
-    both = np.concatenate([scores.test, scores.other_test])
+    is_other, both = scores.of_test()
     false, true, _ = roc_curve(is_other, both)
     return {"mean": float(scores.test.mean()), "other_mean": float(scores.other_test.mean()),
             "median": float(np.median(scores.test)), "other_median": float(np.median(scores.other_test)),
@@ -172,8 +176,7 @@ def draw_anomalies(scores: Mapping[str, Scores], facts: Mapping[str, Mapping[str
     middle.boxplot(pair, tick_labels=(known, other), whis=(5, 95), flierprops={"marker": ".", "markersize": 2})
     middle.set(title="whiskers: 5 and 95 %", ylabel=f"L2 error of {in_words(shown)}")
     for number, (name, of_name) in enumerate(scores.items()):
-        is_other = np.repeat([0, 1], [len(of_name.test), len(of_name.other_test)])
-        false, true, _ = roc_curve(is_other, np.concatenate([of_name.test, of_name.other_test]))
+        false, true, _ = roc_curve(*of_name.of_test())
         right.plot(np.maximum(false, 1e-4), true, color=f"C{number}",
                    label=f"{in_words(name)}, {facts[name]['auroc']:.3f}")
     right.set(xscale="log", xlim=(1e-4, 1), xlabel=f"share of {known} called strange (log scale)",

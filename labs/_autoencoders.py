@@ -281,12 +281,11 @@ def fitted(lab: Lab, name: str, training: Tensor, validation: Tensor, mean: floa
     settings = settings_of(lab, name, training.shape[1:])
     minidl.manual_seed(args.seed)
     model, snapshots = Reconstruction(settings), Snapshots(validation[:8], mean, std)
-    log = lab.out / "tensorboard" / name
     found = None if args.retrain else _to_go_on_from(lab, settings)
     if args.tensorboard and found is None:
-        shutil.rmtree(log, ignore_errors=True)              # else its curves would run twice
+        shutil.rmtree(lab.out / "tensorboard" / name, ignore_errors=True)       # else its curves would run twice
     is_long = args.dataset != "digits"                      # else a line for each of many short epochs helps nobody
-    logger = TensorBoardLogger(log.parent.parent, log.parent.name, name) if args.tensorboard else False
+    logger = TensorBoardLogger(lab.out, "tensorboard", name) if args.tensorboard else False
     keeper = ModelCheckpoint(lab.out / checkpoint_folder(settings), save_last=True, save_top_k=0)
     trainer = Trainer(max_epochs=args.epochs, accelerator=lab.device, logger=logger, callbacks=[snapshots, keeper],
                       enable_model_summary=False, enable_progress_bar=is_long)
@@ -357,9 +356,3 @@ def psnr(pixels: np.ndarray, others: np.ndarray) -> float:
 def blurred(images: Tensor) -> Tensor:
     """Each pixel the mean of 3×3; the border is repeated. (N, C, H, W) -> (N, C, H, W)."""
     return minidl.from_numpy(uniform_filter(images.numpy(), size=(1, 1, 3, 3), mode="nearest"))
-
-
-def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over the first axis and its standard error, s/√n; nan for a single value."""
-    count = len(values)
-    return values.mean(0), values.std(0, ddof=1) / count ** 0.5 if count > 1 else np.full(values.shape[1:], np.nan)

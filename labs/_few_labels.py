@@ -19,8 +19,9 @@ from sklearn.preprocessing import StandardScaler
 import minidl
 from labs import _autoencoders, _classifier
 from labs._arguments import positive, several
-from labs._autoencoders import FORMS, VARIANTS, blurred, codes_of, in_words, mean_and_error
+from labs._autoencoders import FORMS, VARIANTS, blurred, codes_of, in_words
 from labs._components import Components
+from labs._statistics import mean_and_error
 from minidl import Tensor, nn
 from minidl.data import DataLoader, TensorDataset
 from minidl.models import Autoencoder
@@ -94,7 +95,7 @@ def by_line(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, truth
 def facts_of(accuracy: Accuracy, pixels: Accuracy) -> dict[str, Any]:
     """For metrics.json: accuracies, and differences to those of the pixels for the same draws."""
     difference, error = mean_and_error(accuracy - pixels)
-    return {"labels": label_counts(max(LABELS))[:accuracy.shape[1]], "mean": accuracy.mean(0).tolist(),
+    return {"labels": list(LABELS[:accuracy.shape[1]]), "mean": accuracy.mean(0).tolist(),
             "sd": accuracy.std(0, ddof=1).tolist(),
             "paired_difference": difference.tolist(), "paired_error": error.tolist(),
             "wins": (accuracy > pixels).sum(0).tolist(), "draws": len(accuracy)}
@@ -134,7 +135,7 @@ def on_ranking(ranked: Sequence[tuple[str, float, float]], labels: int) -> str:
 def draw_neighbours(found: Mapping[str, Accuracy], baselines: set[str]) -> Figure:
     """Accuracy against the number of labels, and the paired difference to the pixels with its standard error."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.6), layout="constrained")
-    counts = label_counts(max(LABELS))[:found["pixels"].shape[1]]
+    counts = LABELS[:found["pixels"].shape[1]]
     for number, (name, accuracy) in enumerate(found.items()):
         style = f"C{number}--" if name in baselines else f"C{number}-"
         left.plot(counts, accuracy.mean(0), style, marker=".", label=in_words(name))

@@ -77,12 +77,6 @@ def shares_by_chance(labels: Tensor, count: int, seed: int, draws: int = 4000) -
     return np.array([np.bincount(rng.choice(classes, count, replace=False)).max() / count for _ in range(draws)])
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """The mean and its standard error, s/√n; nan where there are too few."""
-    mean = float(values.mean()) if len(values) else np.nan
-    return mean, float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.nan
-
-
 def distances_of_classes(answers: np.ndarray, truth: np.ndarray, count: int = 1000) -> tuple[float, float]:
     """The mean distance of two images of the same class and of different ones, over all pairs of the first images.
 

@@ -201,6 +201,13 @@ class Lab:
         self.console.print(shown)
         self.report.table(texts, columns, title)
 
+    def layers(self, summary: Any, title: str) -> None:
+        """What `minidl.summary` returned, as a table: each layer's shape, parameters and multiply-adds, and all."""
+        rows = [[f"{row.name} {row.kind}", f"{row.output_shape}", f"{row.parameters:,}", f"{row.multiply_adds:,}"]
+                for row in summary.rows]
+        self.table([*rows, ["all", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}"]],
+                   ["layer", "output", "parameters", "multiply-adds"], title)
+
     def figure(self, figure: Any, name: str, caption: str) -> None:
         """Save a figure of matplotlib as NAME.png, put it into the report, and close it."""
         import matplotlib.pyplot as plt

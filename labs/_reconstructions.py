@@ -16,10 +16,11 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 import minidl
-from labs._autoencoders import EARLY, FORMS, NOISE, TARGET, VARIANTS, as_pixels, in_words, mean_and_error
+from labs._autoencoders import EARLY, FORMS, NOISE, TARGET, VARIANTS, as_pixels, in_words
 from labs._classifier import outputs
 from labs._filters import add_scale
 from labs._lenet import coloured, sheet, show
+from labs._statistics import mean_and_error
 from minidl import Tensor
 from minidl.models import Autoencoder
 from minidl.utils import make_grid

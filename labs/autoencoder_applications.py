@@ -19,9 +19,10 @@ import numpy as np
 import minidl
 from labs import _anomalies, _autoencoders, _classifier, _compression, _few_labels
 from labs._anomalies import Scores
-from labs._autoencoders import VARIANTS, as_pixels, in_words, mean_and_error, psnr, reconstructed
+from labs._autoencoders import VARIANTS, as_pixels, in_words, psnr, reconstructed
 from labs._components import components_of
 from labs._lab import Lab
+from labs._statistics import mean_and_error
 from minidl.data import TensorDataset
 from minidl.errors import MinidlError, SettingError
 
@@ -79,7 +80,7 @@ source, its_name = shown[0], in_words(shown[0])             # the plain one of e
 # %% Classes from few labels: is the nearest labelled image of the same class?
 lab.section("Classes from few labels; exercise: which training gives the best codes?")
 labelled, their_labels = training[:10_000], data.labels[:10_000]
-draws = _few_labels.draws_of(len(labelled), args.draws, args.seed)        # (draws, 1000), the same for all
+draws = _few_labels.draws_of(len(labelled), args.draws, args.seed)          # (draws, 1000), the same for all
 counts = _few_labels.label_counts(draws.shape[1])
 components = components_of(training, most)
 pca_sizes = sorted({code_size // 4, code_size, *(sizes[name] for name in shown)})
@@ -90,8 +91,8 @@ represent = _few_labels.representations({name: one.network for name, one in trai
 knn, probe, numbers = {}, {}, {}
 for name, encoders in represent.items():                    # three encoders with random weights count as one
     codes = [(encode(labelled), their_labels, encode(few_test), few_truth) for encode in encoders]
-    knn[name] = np.mean([_few_labels.by_neighbour(*one, draws) for one in codes], axis=0)     # (draws, counts)
-    probe[name] = np.mean([_few_labels.by_line(*one, draws[:5]) for one in codes], axis=0)    # (draws,)
+    knn[name] = np.mean([_few_labels.by_neighbour(*one, draws) for one in codes], axis=0)       # (draws, counts)
+    probe[name] = np.mean([_few_labels.by_line(*one, draws[:5]) for one in codes], axis=0)      # (draws,)
     numbers[name] = codes[0][0].shape[1]
 baselines = [name for name in knn if name not in trained]
 at = counts.index(min(100, counts[-1]))
@@ -134,7 +135,7 @@ WAYS, tune_counts = ("pretrained", "from scratch"), counts[::2]
 curves, tuned_accuracy = {}, {}
 for way, k in itertools.product(WAYS, tune_counts):
     runs = [_few_labels.tuned(begin(way, seed), labelled[draw[:k]], minidl.tensor(their_labels[draw[:k]]), check,
-                                lr=TUNE_LR, rows=counts[-1], epochs=args.tune_epochs, device=lab.device, seed=seed)
+                              lr=TUNE_LR, rows=counts[-1], epochs=args.tune_epochs, device=lab.device, seed=seed)
             for seed, draw in enumerate(draws[:args.tune_draws], start=args.seed)]
     curves[way, k] = np.array([curve for _, curve in runs])                                 # (draws, epochs)
     answers = [_classifier.predict(network, few_test, lab.device).argmax(1).numpy() for network, _ in runs]

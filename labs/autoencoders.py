@@ -1,7 +1,8 @@
 """Autoencoders: images through a few numbers and back, with noise to remove, with sparse codes, and what codes keep.
 
 A dense and a convolutional autoencoder are trained in five ways each: as they are, with Gaussian noise or dropout on
-the images that they have to make clean again, with codes that are pulled to 0.05, and with noise and sparse codes.
+the images that they have to make clean again, with codes that are pulled to 0.05, and with noise and sparse codes. As
+it is, the run with MNIST trains five of these ten; --models all trains all.
 
     python -m labs.autoencoders                                     # 1,797 digits of 8×8 pixels
     python -m labs.autoencoders --dataset mnist                     # the first 10,000 of MNIST, fewer epochs
@@ -19,6 +20,7 @@ from labs._autoencoders import NOISE, TARGET, VARIANTS, as_pixels, codes_of, in_
 from labs._components import components_of
 from labs._lab import Lab
 from labs._reconstructions import errors
+from labs._statistics import mean_and_error
 from minidl.errors import SettingError
 from minidl.models import conv_autoencoder, dense_autoencoder
 
@@ -48,10 +50,8 @@ forms = list(dict.fromkeys(VARIANTS[name].form for name in args.models))
 untrained = {form: _autoencoders.untrained(lab, form, shape, args.seed) for form in ("dense", "conv")}
 for form in forms:
     lab.code(dense_autoencoder if form == "dense" else conv_autoencoder)
-    table = minidl.summary(untrained[form], shape, verbose=False)
-    lab.table([[f"{row.name} {row.kind}", f"{row.output_shape}", f"{row.parameters:,}", f"{row.multiply_adds:,}"]
-               for row in table.rows] + [["all", "", f"{table.parameters:,}", f"{table.multiply_adds:,}"]],
-              ["layer", "output", "parameters", "multiply-adds"], f"{form}, layer by layer, for a batch of one image")
+    lab.layers(minidl.summary(untrained[form], shape, verbose=False),
+               f"{form}, layer by layer, for a batch of one image")
 lab.code(_autoencoders.Reconstruction)
 
 # %% Training
@@ -129,7 +129,7 @@ lab.figure(_reconstructions.draw_denoising(found, labels_of), "denoising", f"The
            "images against the clean ones. Gaussian noise has a standard deviation of "
            f"{NOISE:g}; dropout sets half of the pixels to 0, a grey of {mean:.2f}, and doubles the others, as in "
            "training. Whiskers: one standard error over the images.")
-lab.table([[label, *(f"{of_noise[method].mean():.4f} ± {_autoencoders.mean_and_error(of_noise[method])[1]:.4f}"
+lab.table([[label, *(f"{of_noise[method].mean():.4f} ± {mean_and_error(of_noise[method])[1]:.4f}"
                      for of_noise in found.values())] for method, label in labels_of.items()],
           ["method", *(f"{noise} noise" for noise in found)], "Mean squared error to the clean test image")
 for noise, of_noise in found.items():
@@ -162,8 +162,8 @@ lab.say(f"The term for sparse codes asks for {TARGET:g}, not for 0; ReLU makes t
 lab.section("Weights")
 weighty = [name for form in forms for name in (form, f"{form}_denoising") if name in networks] or args.models[:1]
 pictures = {name: _reconstructions.weight_pictures(networks[name]) for name in weighty}
-smooth = {name: {"trained": _reconstructions.smoothness(pictures[name]),
-                 "untrained": _reconstructions.smoothness(_reconstructions.weight_pictures(untrained["dense"]))}
+before = _reconstructions.smoothness(_reconstructions.weight_pictures(untrained["dense"]))
+smooth = {name: {"trained": _reconstructions.smoothness(pictures[name]), "untrained": before}
           for name in weighty if VARIANTS[name].form == "dense"}
 lab.figure(_reconstructions.draw_weights(pictures), "decoder_weights", "The weights of the last layer, those of the "
            "largest norm first, red above 0 and blue below. Dense: what each hidden unit adds to the image. "

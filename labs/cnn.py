@@ -69,9 +69,7 @@ minidl.manual_seed(args.seed)
 cnn = small_cnn(shape)
 lab.code(small_cnn)
 table = minidl.summary(cnn, shape, verbose=False)
-lab.table([[f"{row.name} {row.kind}", f"{row.output_shape}", f"{row.parameters:,}", f"{row.multiply_adds:,}"]
-           for row in table.rows] + [["all", "", f"{table.parameters:,}", f"{table.multiply_adds:,}"]],
-          ["layer", "output", "parameters", "multiply-adds"], "The network, layer by layer, for a batch of one image")
+lab.layers(table, "The network, layer by layer, for a batch of one image")
 convolutions = [row for row in table.rows if row.kind == "Conv2d"]
 lab.say(f"The two convolutions do {sum(row.multiply_adds for row in convolutions) / table.multiply_adds:.0%} of the "
         f"multiply-adds with {sum(row.parameters for row in convolutions) / table.parameters:.1%} of the parameters: "

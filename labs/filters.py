@@ -15,6 +15,7 @@ import numpy as np
 import minidl
 from labs import _filters, _trained
 from labs._lab import Lab
+from labs._statistics import mean_and_error
 from minidl.errors import OutOfRangeError, SettingError
 from minidl.models import small_cnn
 from minidl.visualize import capture, layer_named, receptive_field, strongest_patches
@@ -157,7 +158,7 @@ count = found[FIRST]["trained"].scores.shape[1]
 shares = {layer: {name: _filters.shares_of_commonest_class(patches, labels, dead[layer][name])
                   for name, patches in of_network.items()} for layer, of_network in found.items()}
 chance = _filters.shares_by_chance(labels, count, args.seed)
-selectivity = {layer: {name: _filters.mean_and_error(values) for name, values in of_network.items()}
+selectivity = {layer: {name: mean_and_error(values) for name, values in of_network.items()}
                for layer, of_network in shares.items()}
 difference = {}
 for layer, of_network in selectivity.items():

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 import minidl
 from labs import _filters
 from labs._lenet import coloured
+from labs._statistics import mean_and_error
 from minidl.datasets import MNIST, Digits
 from minidl.errors import MinidlError
 from minidl.models import small_cnn
@@ -314,3 +315,13 @@ def test_on_mnist_the_dense_layer_becomes_selective(tmp_path, monkeypatch):
     assert dense["difference"] > 3 * dense["difference_error"]
     assert numbers["dead"]["4"] < 32
     assert np.mean(names["apart"]["trained"][1]) > 0.6
+
+
+def test_mean_and_standard_error():
+    rows = np.array([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
+    mean, error = mean_and_error(rows)
+    np.testing.assert_allclose(mean, [3, 5])
+    np.testing.assert_allclose(error, [2 / 3 ** 0.5, 0])
+    assert mean_and_error(rows[:, 0]) == (pytest.approx(3), pytest.approx(2 / 3 ** 0.5))
+    assert np.isnan(mean_and_error(rows[:1])[1]).tolist() == [True, True], "nobody knows the spread of one"
+    assert np.isnan(mean_and_error(np.empty(0))).all()
