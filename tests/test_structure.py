@@ -19,8 +19,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # lowest first; a file may import from its own layer and from those before it
 LAYERS = ["_version", "environment", "errors", "writing", "backend", "dtypes", "rng", "kernels", "recording", "uploads", "graph", "custom", "autograd", "ops",
-          "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "models", "distributions", "io", "data", "transforms",
-          "datasets", "utils", "attacks", "visualize", "debug", "cuda", "accelerator",
+          "inplace", "printing", "tensors", "creation", "functions", "linalg", "nn", "optim", "distributions", "io", "data", "transforms",
+          "datasets", "models", "utils", "attacks", "visualize", "debug", "cuda", "accelerator",
           "doctor", "backends", "train", "minidl", "gpucheck", "__main__"]
 BESIDE = {"fake": "backend", "cupy_backend": "backend", "numba_cuda": "backend"}       # backends in files of their own, loaded by name at first use
 

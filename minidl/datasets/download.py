@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import urllib.error
@@ -12,24 +11,25 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from minidl.datasets.files import read_payload
+from minidl.datasets.files import checksum_of, kind_of, read_payload
 from minidl.errors import MinidlError
 
 TIMEOUT = 30.0                              # seconds without a byte
 ATTEMPTS = 3                                # at each mirror, each going on where the last one broke off
 
 
-def download(urls: Sequence[str], target: Path, sha256: str, where: str, unpacked: bool = True) -> None:
+def download(urls: Sequence[str], target: Path, expected: str, where: str, unpacked: bool = True) -> None:
     """Get the file `target` from the first of the mirrors that has it whole.
 
-    sha256: of what is in the file if `unpacked` (gzip files of the same content differ from mirror to mirror), else of
-    the file itself. While it grows it is called target.part, and one with other bytes is set aside as target.bad.
+    expected: the SHA-256, or an MD5, of what is in the file if `unpacked` (gzip files of the same content differ from
+    mirror to mirror), else of the file itself. While it grows it is called target.part, and one with other bytes is set
+    aside as target.bad.
     """
     part, bad = (target.with_name(target.name + ending) for ending in (".part", ".bad"))
     with writing(target, where):
-        if target.is_file() and _digest(target, unpacked) == sha256:
+        if target.is_file() and _digest(target, unpacked, expected) == expected:
             return
-    problems = []
+    problems, kind = [], kind_of(expected)
     for url in urls:
         for _ in range(ATTEMPTS):
             with writing(part, where):
@@ -42,15 +42,15 @@ def download(urls: Sequence[str], target: Path, sha256: str, where: str, unpacke
                     break
                 continue
             with writing(target, where):
-                found = _digest(part, unpacked)
-                os.replace(part, target if found == sha256 else bad)
-            if found == sha256:
+                found = _digest(part, unpacked, expected)
+                os.replace(part, target if found == expected else bad)
+            if found == expected:
                 return
-            problem = f"SHA-256 {found}, set aside as {bad.name}"
+            problem = f"{kind} {found}, set aside as {bad.name}"
             if not before:                                  # else the old bytes may be wrong: from the start
                 break
         problems.append(f"{url}: {problem}")
-    raise MinidlError(f"got no {target.name} from {'; '.join(problems)}; expected SHA-256 {sha256}; try again later, "
+    raise MinidlError(f"got no {target.name} from {'; '.join(problems)}; expected {kind} {expected}; try again later, "
                       f"or put the file into {target.parent} by hand", where=where)
 
 
@@ -69,12 +69,9 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _digest(path: Path, unpacked: bool) -> str:
-    if not unpacked:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path, unpacked: bool, expected: str) -> str:
     try:
-        return hashlib.sha256(read_payload(path, "download")).hexdigest()
+        return checksum_of(read_payload(path, "download") if unpacked else path.read_bytes(), expected)
     except MinidlError:
         return "none, as it is no whole gzip file"
 

@@ -16,7 +16,7 @@ import numpy as np
 from minidl.errors import MinidlError, SettingError
 
 _MOST_AXES = 64                                         # what NumPy can hold
-_verified: set[tuple[str, int, int, str]] = set()       # path, size, time of the last change, SHA-256
+_verified: set[tuple[str, int, int, str]] = set()       # path, size, time of the last change, checksum
 
 
 def data_root(root: Any = None) -> Path:
@@ -66,20 +66,31 @@ def read_payload(path: Path, where: str) -> bytes:
                           f"delete it and load it again", where=where) from None
 
 
-def verify(path: Path, payload: bytes, sha256: str, where: str, known: dict[str, str] | None = None) -> None:
-    """Compare the payload of a file with what it should be; once for a file that does not change.
+def kind_of(checksum: str) -> str:
+    """Which checksum it is, by its length in hexadecimal digits: "SHA-256", or "MD5" where nothing better is published.
+    """
+    return "MD5" if len(checksum) == 32 else "SHA-256"
 
-    known: SHA-256 -> whose file it is, to say so where a file of another dataset is in this place.
+
+def checksum_of(payload: bytes, expected: str) -> str:
+    """The checksum of the payload, of the same kind as `expected`, in hexadecimal digits."""
+    return hashlib.new(kind_of(expected).replace("-", ""), payload, usedforsecurity=False).hexdigest()
+
+
+def verify(path: Path, payload: bytes, expected: str, where: str, known: dict[str, str] | None = None) -> None:
+    """Compare the payload of a file with the checksum that it should have; once for a file that does not change.
+
+    known: checksum -> whose file it is, to say so where a file of another dataset is in this place.
     """
     about = path.stat()
-    key = (str(path.resolve()), about.st_size, about.st_mtime_ns, sha256)
+    key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
     if key in _verified:
         return
-    found = hashlib.sha256(payload).hexdigest()
-    if found != sha256:
+    found, kind = checksum_of(payload, expected), kind_of(expected)
+    if found != expected:
         whose = f", which is the file of {known[found]}" if known and found in known else ""
-        raise MinidlError(f"got {path} with {len(payload):,} bytes of SHA-256 {found}{whose}, expected SHA-256 "
-                          f"{sha256}; delete it and load it again, or give another root", where=where)
+        raise MinidlError(f"got {path} with {len(payload):,} bytes of {kind} {found}{whose}, expected {kind} "
+                          f"{expected}; delete it and load it again, or give another root", where=where)
     _verified.add(key)
 
 

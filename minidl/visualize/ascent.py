@@ -21,7 +21,7 @@ from minidl.nn.module import Module
 from minidl.nn.utils.directions import lengths, unit
 from minidl.rng import Generator
 from minidl.tensors import Tensor
-from minidl.visualize.layers import capture, layer_named
+from minidl.visualize.layers import FeatureExtractor, layer_named
 
 # What a mode sets, unless the call says otherwise; jitter None: in proportion to the image.
 MODES: dict[str, dict[str, Any]] = {
@@ -77,6 +77,7 @@ def maximize(model: Module, layer: str, channel: int | Sequence[int], mode: str 
     is not finite.
     """
     layer_named(model, layer, "maximize")
+    answers = FeatureExtractor(model, [layer])
     channels = _checked_channels(channel)
     look = _checked_settings(mode, steps, lr, clip, jitter, degrees, zoom, tv)
     images = _start(model, len(channels), image_shape, start, generator)        # (K, C, H, W), one for each channel
@@ -85,8 +86,8 @@ def maximize(model: Module, layer: str, channel: int | Sequence[int], mode: str 
     is_moved = bool(look["jitter"] or look["degrees"] or look["zoom"] != (1, 1))
     scores: list[list[float]] = []
     for step in range(steps):
-        score, g = _score_and_gradient(model, images, layer, channels, _draw(look, generator) if is_moved else None)
-        scores.append(_scores(model, images, layer, channels) if is_moved else score)
+        score, g = _score_and_gradient(answers, images, layer, channels, _draw(look, generator) if is_moved else None)
+        scores.append(_scores(answers, images, layer, channels) if is_moved else score)
         _check_finite(step, lr, scores[-1], g)
         g = unit(g)                                                             # (K, C, H, W)
         if look["tv"]:
@@ -95,7 +96,7 @@ def maximize(model: Module, layer: str, channel: int | Sequence[int], mode: str 
         images = images + lr * g
         if clip is not None:
             images = images.clamp(*clip)
-    score, g = _score_and_gradient(model, images, layer, channels, None)
+    score, g = _score_and_gradient(answers, images, layer, channels, None)
     scores.append(score)
     _check_finite(steps, lr, score, g)
     dead = (lengths(unit(g)) == 0).flatten().tolist()                           # (K,)
@@ -193,13 +194,13 @@ def resample(images: Tensor, degrees: float = 0.0, zoom: float = 1.0, shift: tup
 
 # -- what maximize consists of -----------------------------------------------------------------------------------------
 
-def _score_and_gradient(model: Module, images: Tensor, layer: str, channels: Sequence[int],
+def _score_and_gradient(answers: FeatureExtractor, images: Tensor, layer: str, channels: Sequence[int],
                         move: tuple[float, float, tuple[int, int]] | None) -> tuple[list[float], Tensor]:
     """The score of each image (K,), moved as `resample` does if `move` says how, and dscore/dx (K, C, H, W)."""
     x = images.detach().requires_grad_()
     with autograd.enable_grad():
         seen = x if move is None else resample(x, *move)
-        score = channel_scores(capture(model, seen, [layer])[layer], channels, layer)
+        score = channel_scores(answers(seen)[layer], channels, layer)
         together = score.sum()                              # image k has no part in the other scores
     g, = autograd.grad(together, x, materialize_grads=True)
     return score.tolist(), g
@@ -221,10 +222,10 @@ def _check_finite(step: int, lr: float, scores: list[float], g: Tensor) -> None:
                           f"{lr:g}, or look for nan among the weights", where="maximize")
 
 
-def _scores(model: Module, images: Tensor, layer: str, channels: Sequence[int]) -> list[float]:
+def _scores(answers: FeatureExtractor, images: Tensor, layer: str, channels: Sequence[int]) -> list[float]:
     """The scores of these images, without a graph."""
     with autograd.no_grad():
-        return list(channel_scores(capture(model, images, [layer])[layer], channels, layer).tolist())
+        return list(channel_scores(answers(images)[layer], channels, layer).tolist())
 
 
 def _draw(look: dict[str, Any], generator: Generator | None) -> tuple[float, float, tuple[int, int]]:

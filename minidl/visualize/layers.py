@@ -36,26 +36,75 @@ def capture(model: Module, images: Tensor, layers: Sequence[str]) -> dict[str, T
 
     Raises `SettingError` for a name that is not there (with the nearest), and for a layer that forward does not reach.
     """
-    if isinstance(layers, str):
-        layers = [layers]
+    return _run(model, images, _checked(model, layers, "capture"), {}, "capture")
+
+
+def feature_extractor(model: Module, layer_names: Sequence[str]) -> FeatureExtractor:
+    """A function of images that answers what `capture` does, and does no more of forward than these layers need.
+
+    Raises `SettingError` for a name that is not there (with the nearest).
+    """
+    return FeatureExtractor(model, _checked(model, layer_names, "feature_extractor"))
+
+
+class FeatureExtractor:
+    """Images (N, C, H, W) -> {name: output}; made by `feature_extractor`.
+
+    The first call goes through all of forward and counts how often each layer is used. From then on forward ends once
+    all of them have been, so that a shallow layer costs little.
+    """
+
+    def __init__(self, model: Module, layer_names: list[str]) -> None:
+        self.model = model
+        self.layer_names = layer_names
+        self._uses: dict[str, int] = {}                         # name -> how often forward calls the layer
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs, as `capture` returns them."""
+        return _run(self.model, images, self.layer_names, self._uses, "feature_extractor")
+
+    def __repr__(self) -> str:
+        return f"FeatureExtractor({type(self.model).__name__}, {self.layer_names})"
+
+
+class _HaveAll(BaseException):
+    """Ends a forward pass whose rest is not needed. No Exception, which a model's own forward might handle."""
+
+
+def _checked(model: Module, layers: Sequence[str], where: str) -> list[str]:
+    names = [layers] if isinstance(layers, str) else list(layers)
+    for name in names:
+        layer_named(model, name, where)
+    return names
+
+
+def _run(model: Module, images: Tensor, names: Sequence[str], uses: dict[str, int], where: str) -> dict[str, Tensor]:
+    """{name: output}. uses: how often each layer is called, if it is known; else that is found out and put there."""
     outputs: dict[str, Tensor] = {}
+    calls = dict.fromkeys(names, 0)
+    expected = dict(uses)
 
     def keep(name: str) -> Any:
         def hook(layer: Module, arguments: tuple[Any, ...], output: Any) -> None:
             if not isinstance(output, Tensor):
                 raise SettingError(f"the layer {name!r} returns a {type(output).__name__}, expected one tensor; name a "
-                                   f"layer inside it", where="capture")
-            outputs[name] = output.clone()                  # the next layer may change its input in place
+                                   f"layer inside it", where=where)
+            outputs[name] = output.clone()                      # the next layer may change its input in place
+            calls[name] += 1
+            if calls == expected:
+                raise _HaveAll
 
         return hook
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(evaluating(model))
-        for name in layers:
-            stack.enter_context(layer_named(model, name, "capture").register_forward_hook(keep(name)))
+        for name in calls:
+            stack.enter_context(layer_named(model, name, where).register_forward_hook(keep(name)))
+        stack.enter_context(contextlib.suppress(_HaveAll))
         model(images)
-    for name in layers:
+    for name in names:
         if name not in outputs:
             raise SettingError(f"the model's forward never calls the layer {name!r}, so it has no output; name another",
-                               where="capture")
+                               where=where)
+    uses.update(calls)
     return outputs
