@@ -11,6 +11,7 @@ Ref: Chellapilla, Puri, Simard 2006, "High Performance Convolutional Neural Netw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from minidl.backend import Array, backend_of, xp_of
@@ -23,8 +24,9 @@ def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = No
 
     rows @ matrix, one product per group:   y[n·i·j, o] = sum over u,v,k of  rows[n·i·j, u·v·k] * matrix[u·v·k, o]
     """
-    rows = _group_rows(windows_of(x, geometry, fill=0), geometry.groups)     # (G, N*OH*OW, KH*KW*C/G)
-    y = dense.matmul(rows, _group_matrices(w, geometry.groups))              # (G, N*OH*OW, O/G)
+    by_channel = _by_channel(len(x), w, geometry)
+    rows = _group_rows(windows_of(x, geometry, fill=0), geometry.groups, by_channel)     # (G, N*OH*OW, KH*KW*C/G)
+    y = dense.matmul(rows, _group_matrices(w, geometry.groups, by_channel))  # (G, N*OH*OW, O/G)
     y = _from_groups(y, len(x), geometry.output_size)                        # (N, OH, OW, O)
     if bias is not None:
         y += bias
@@ -36,18 +38,23 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
 
     The transposed product gives the gradient of every copied cell; cells copied to several windows add up.
     """
-    groups, (kh, kw) = geometry.groups, geometry.kernel_size
-    rows = dense.matmul(_to_groups(g, groups), _group_matrices(w, groups).swapaxes(1, 2))    # (G, N*OH*OW, KH*KW*C/G)
-    rows = rows.reshape(groups, len(g), *geometry.output_size, kh, kw, w.shape[1])       # (G, N, OH, OW, KH, KW, C/G)
-    channels = groups * w.shape[1]
-    windows = rows.transpose(4, 5, 1, 2, 3, 0, 6).reshape(kh, kw, len(g), *geometry.output_size, channels)
-    return add_windows(windows, geometry)                                                # (N, C, H, W)
+    groups, (kh, kw), by_channel = geometry.groups, geometry.kernel_size, _by_channel(len(g), w, geometry)
+    matrices = _group_matrices(w, groups, by_channel)                        # (G, KH*KW*C/G, O/G)
+    rows = dense.matmul(_to_groups(g, groups), matrices.swapaxes(1, 2))      # (G, N*OH*OW, KH*KW*C/G)
+    channels, places = groups * w.shape[1], (len(g), *geometry.output_size)
+    if by_channel:
+        rows = rows.reshape(groups, *places, w.shape[1], kh, kw)             # (G, N, OH, OW, C/G, KH, KW)
+        rows = rows.transpose(5, 6, 1, 2, 3, 0, 4)                           # (KH, KW, N, OH, OW, G, C/G)
+    else:
+        rows = rows.reshape(groups, *places, kh, kw, w.shape[1])             # (G, N, OH, OW, KH, KW, C/G)
+        rows = rows.transpose(4, 5, 1, 2, 3, 0, 6)                           # (KH, KW, N, OH, OW, G, C/G)
+    return add_windows(rows.reshape(kh, kw, *places, channels), geometry)    # (N, C, H, W)
 
 
 def conv2d_weight_grad(x: Array, g: Array, geometry: Conv2dGeometry) -> Array:
     """x (N, C, H, W), g (N, O, OH, OW) -> dw (O, C/groups, KH, KW)."""
     groups, (kh, kw) = geometry.groups, geometry.kernel_size
-    rows = _group_rows(windows_of(x, geometry, fill=0), groups)              # (G, N*OH*OW, KH*KW*C/G)
+    rows = _group_rows(windows_of(x, geometry, fill=0), groups, False)       # (G, N*OH*OW, KH*KW*C/G)
     dw = dense.matmul(_to_groups(g, groups).swapaxes(1, 2), rows)            # (G, O/G, KH*KW*C/G)
     dw = dw.reshape(g.shape[1], kh, kw, x.shape[1] // groups)                # (O, KH, KW, C/G)
     return dw.transpose(0, 3, 1, 2)                                          # (O, C/G, KH, KW)
@@ -131,18 +138,31 @@ def _strips(geometry: Window2d) -> Iterator[tuple[int, int, slice, slice]]:
 
 # -- groups: the channels as `groups` separate convolutions, the group first ------------------------------------------
 
-def _group_rows(windows: Array, groups: int) -> Array:
-    """(N, OH, OW, KH, KW, C) -> (G, N*OH*OW, KH*KW*C/G)."""
+def _by_channel(batch: int, w: Array, geometry: Conv2dGeometry) -> bool:
+    """Whether the terms of the sum stand in the order of w, channel by channel, or in that of the windows, tap by tap.
+
+    One of them has to be copied into the order of the other: the smaller one.
+    """
+    return batch * math.prod(geometry.output_size) < len(w) // geometry.groups
+
+
+def _group_rows(windows: Array, groups: int, by_channel: bool) -> Array:
+    """(N, OH, OW, KH, KW, C) -> (G, N*OH*OW, KH*KW*C/G); by channel, (G, N*OH*OW, C/G*KH*KW)."""
     batch, out_h, out_w, kh, kw, channels = windows.shape
+    if by_channel:
+        split = windows.reshape(batch * out_h * out_w, kh * kw, groups, channels // groups)      # (…, KH*KW, G, C/G)
+        return split.transpose(2, 0, 3, 1).reshape(groups, batch * out_h * out_w, channels // groups * kh * kw)
     if groups == 1:
         return windows.reshape(1, batch * out_h * out_w, kh * kw * channels)
     split = windows.reshape(batch * out_h * out_w, kh * kw, groups, channels // groups)  # (N*OH*OW, KH*KW, G, C/G)
     return split.transpose(2, 0, 1, 3).reshape(groups, batch * out_h * out_w, kh * kw * channels // groups)
 
 
-def _group_matrices(w: Array, groups: int) -> Array:
-    """(O, C/G, KH, KW) -> (G, KH*KW*C/G, O/G)."""
+def _group_matrices(w: Array, groups: int, by_channel: bool) -> Array:
+    """(O, C/G, KH, KW) -> (G, KH*KW*C/G, O/G); by channel, (G, C/G*KH*KW, O/G)."""
     outputs, group_channels, kh, kw = w.shape
+    if by_channel:
+        return w.reshape(groups, outputs // groups, group_channels * kh * kw).swapaxes(1, 2)
     split = w.transpose(2, 3, 1, 0).reshape(kh * kw * group_channels, groups, outputs // groups)   # (KH*KW*C/G, G, O/G)
     return split.transpose(1, 0, 2)                                          # (G, KH*KW*C/G, O/G)
 

@@ -47,6 +47,25 @@ def _relu_grad(start, stop, g, y, dx):
         dx[i] = 0 if y[i] <= 0 else g[i]
 
 
+# -- batch-norm with fixed numbers -------------------------------------------------------------------------------------
+
+def scale_shift(rows: Array, s: Array, t: Array | None) -> Array:
+    """rows (N, C) -> s · rows + t, with s (C,) and t (C,), None for 0."""
+    ran["passes.scale_shift"] += 1
+    y = np.empty_like(rows)
+    s, t = np.ascontiguousarray(s), np.zeros_like(s) if t is None else np.ascontiguousarray(t)
+    parallel(_scale_shift, parts(len(rows), 2 * rows.size), rows, s, t, y)
+    return y
+
+
+@compiled
+def _scale_shift(start, stop, rows, s, t, y):
+    for n in range(start, stop):
+        row, target = rows[n], y[n]                     # (C,)
+        for c in range(row.size):
+            target[c] = s[c] * row[c] + t[c]
+
+
 # -- sums --------------------------------------------------------------------------------------------------------------
 
 def channel_sums(rows: Array) -> Array:

@@ -13,7 +13,8 @@ table read in the innermost loop made it half as fast.
 
 3×3 windows side by side, with many channels, take a shorter way (see winograd.py).
 
-Handed on: numbers that are not float32, to im2col; pooling, which multiplies nothing, to loops.
+Handed on: numbers that are not float32, and many weights for few pixels, to im2col; pooling, which multiplies nothing,
+to loops.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ __all__ = ["avg_pool2d", "avg_pool2d_input_grad", "conv2d", "conv2d_input_grad",
            "max_pool2d", "max_pool2d_input_grad", "repeat2d", "repeat2d_input_grad"]
 
 FEW = 4                         # output channels that are computed one at a time
+MANY_WEIGHTS = 1 << 17          # numbers whose order it takes long to change
+FEW_PIXELS, FEW_SQUARES = 256, 64       # pixels of a batch that are few; where winograd has its squares, fewer
 
 
 # -- the three functions -----------------------------------------------------------------------------------------------
@@ -78,9 +81,16 @@ def fits(*arrays: Array | None) -> bool:
     return all(array is None or array.dtype == np.float32 for array in arrays)
 
 
+def has_few_pixels(batch: int, w: Array, geometry: Conv2dGeometry) -> bool:
+    """Whether to put the weights into the order in which tiles read them would take longer than to multiply them."""
+    pixels = batch * math.prod(geometry.output_size)
+    return w.size >= MANY_WEIGHTS and pixels <= (FEW_SQUARES if winograd.fits(geometry, w.shape[1], len(w)) else
+                                                 FEW_PIXELS)
+
+
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = None) -> Array:
     """x (N, C, H, W), w (O, C/groups, KH, KW), bias (O,) or None -> y (N, O, OH, OW)."""
-    if not fits(x, w, bias):
+    if not fits(x, w, bias) or has_few_pixels(len(x), w, geometry):
         return im2col.conv2d(x, w, geometry, bias)
     ran["simd.conv2d"] += 1
     y = np.empty((len(x), *geometry.output_size, len(w)), np.float32)                   # (N, OH, OW, O)
@@ -99,7 +109,7 @@ def conv2d_input_grad(g: Array, w: Array, geometry: Conv2dGeometry) -> Array:
     dx at row r collects  g[i] · w[u]  for all taps u and windows i with  i·s + u·d - top = r.  Rows that leave the same
     remainder when r + top is divided by s see the same taps; so there is one correlation for each pair of remainders.
     """
-    if not fits(g, w):
+    if not fits(g, w) or has_few_pixels(len(g), w, geometry):
         return im2col.conv2d_input_grad(g, w, geometry)
     ran["simd.conv2d_input_grad"] += 1
     groups, (outputs, group_channels) = geometry.groups, w.shape[:2]

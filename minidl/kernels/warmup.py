@@ -55,6 +55,7 @@ def _activations() -> None:
 
 def _sums() -> None:
     passes.channel_sums(_numbers(4, 2))
+    passes.scale_shift(_numbers(4, 2), _numbers(2), None)
     passes.scaled_difference(_numbers(8), _numbers(8), _numbers())
     passes.mean_squared_error(_numbers(8), _numbers(8))
 

@@ -63,7 +63,7 @@ def table_of_weights(w: Array) -> Array:
     """w (O, C, 3, 3) -> U = G w Gᵀ in the order in which it is read, (16, O / WIDTH, C, WIDTH)."""
     outputs, channels, _, _ = w.shape
     table = np.empty((PLACES, outputs // WIDTH, channels, WIDTH), np.float32)
-    turn_weights(np.ascontiguousarray(w), table)
+    parallel(turn_weights, parts(outputs // WIDTH, 2 * table.size), w, table)
     return table
 
 
@@ -118,12 +118,12 @@ def times_g(a, b, c):
 
 
 @compiled
-def turn_weights(w, table):
-    """table[place, o // WIDTH, c, o % WIDTH] = (G w[o, c] Gᵀ)[place]."""
-    _, o_blocks, channels, width = table.shape
+def turn_weights(start, stop, w, table):
+    """table[place, o // WIDTH, c, o % WIDTH] = (G w[o, c] Gᵀ)[place], for some blocks of o."""
+    _, _, channels, width = table.shape
     rows = np.empty((3, 4), np.float32)                                     # of w Gᵀ
     lines = np.empty((PLACES, width), np.float32)       # in the table they are so far apart that a cache forgets them
-    for o_block in range(o_blocks):
+    for o_block in range(start, stop):
         for c in range(channels):
             for o in range(width):
                 k = w[o_block * width + o, c]                               # (3, 3)

@@ -78,7 +78,7 @@ from minidl.ops.loss import (
     MeanSquaredError,
     ScaledDifference,
 )
-from minidl.ops.norm import Normalize
+from minidl.ops.norm import Normalize, ScaleShift
 from minidl.ops.pool import (
     AvgPool2d,
     AvgPool2dInputGrad,
@@ -100,7 +100,7 @@ __all__ = [
     "LeakyReLU", "Linear", "Log", "Log1p", "Log2", "Log10",
     "LogSoftmax", "LogSumExp", "MatMul", "MaxPool2d", "MaxPool2dInputGrad", "Maximum", "Mean", "MeanSquaredError",
     "Minimum", "Mul", "Neg", "Norm", "Normalize", "Not", "NotEqual", "Or", "PReLU", "Permute", "Pow", "ReLU",
-    "ReLUGrad", "Remainder", "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaledDifference", "ScatterAdd",
-    "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "SumOfOuterProducts",
-    "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
+    "ReLUGrad", "Remainder", "Repeat2d", "Repeat2dInputGrad", "Reshape", "Round", "ScaleShift", "ScaledDifference",
+    "ScatterAdd", "SiLU", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Sub", "Sum",
+    "SumOfOuterProducts", "SumTo", "Tanh", "ToDevice", "Trunc", "Unfold", "Where", "Xor",
 ]

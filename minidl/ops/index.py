@@ -123,7 +123,8 @@ class IndexAdd(Op):
 
     def forward(self, x: Array, *indices: Array) -> Array:
         xp = xp_of(x)
-        y = xp.zeros(self.shape, x.dtype)
+        # channels-last images are to stay so
+        y = xp.zeros(self.shape, x.dtype) if x.flags.c_contiguous else xp.zeros_like(x, shape=self.shape)
         if self.key.is_basic:
             y[self.key.with_arrays(indices)] = x
         else:

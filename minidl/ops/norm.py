@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from minidl import kernels
 from minidl.backend import Array, backend_of, xp_of
 from minidl.graph import Op
+from minidl.kernels.layout import rows_of_channels
 
 if TYPE_CHECKING:
     from minidl.tensors import Tensor
@@ -44,3 +46,31 @@ class Normalize(Op):
         mean_g = g.mean(self.axes, keepdim=True)
         mean_gy = (g * y).mean(self.axes, keepdim=True)
         return (g - mean_g - y * mean_gy) / sigma
+
+
+class ScaleShift(Op):
+    """y[n, c, …] = s[c] · x[n, c, …] + t[c]: what batch-norm is once its mean and variance are fixed numbers.
+
+    x (N, C, …), s (C,), t (C,) or None;   dL/dx = s · g,   dL/ds = sum over all but c of g·x,   dL/dt = that of g
+    """
+
+    dtype_rule = "same"
+
+    def forward(self, x: Array, s: Array, t: Array | None = None) -> Array:
+        rows = rows_of_channels(x, (0, *range(2, x.ndim)))
+        if rows is not None and (passes := kernels.passes_for(rows)):
+            y = passes.scale_shift(rows, s, t)                               # (N*H*W, C)
+            n, _, *size = x.shape
+            return y.reshape(n, *size, -1).transpose(0, 3, 1, 2) if size else y              # (N, C, H, W)
+        per_channel = (1, -1) + (1,) * (x.ndim - 2)                          # (C,) -> (1, C, 1, 1)
+        y = x * s.reshape(per_channel)
+        return y if t is None else y + t.reshape(per_channel)
+
+    def backward_x(self, g: Tensor, s: Tensor) -> Tensor:
+        return ScaleShift()(g, s)
+
+    def backward_s(self, g: Tensor, x: Tensor) -> Tensor:
+        return (g * x).sum((0, *range(2, x.ndim)))
+
+    def backward_t(self, g: Tensor) -> Tensor:
+        return g.sum((0, *range(2, g.ndim)))

@@ -21,7 +21,7 @@ from minidl.nn.module import Module
 from minidl.nn.utils.directions import lengths, unit
 from minidl.rng import Generator
 from minidl.tensors import Tensor
-from minidl.visualize.layers import FeatureExtractor, layer_named
+from minidl.visualize.layers import FeatureExtractor
 
 # What a mode sets, unless the call says otherwise; jitter None: in proportion to the image.
 MODES: dict[str, dict[str, Any]] = {
@@ -76,8 +76,7 @@ def maximize(model: Module, layer: str, channel: int | Sequence[int], mode: str 
     the layer has not, `ShapeError` for a start or image_shape that is no (C, H, W), `MinidlError` for a gradient that
     is not finite.
     """
-    layer_named(model, layer, "maximize")
-    answers = FeatureExtractor(model, [layer])
+    answers = FeatureExtractor(model, [layer], "maximize")
     channels = _checked_channels(channel)
     look = _checked_settings(mode, steps, lr, clip, jitter, degrees, zoom, tv)
     images = _start(model, len(channels), image_shape, start, generator)        # (K, C, H, W), one for each channel

@@ -36,7 +36,7 @@ def capture(model: Module, images: Tensor, layers: Sequence[str]) -> dict[str, T
 
     Raises `SettingError` for a name that is not there (with the nearest), and for a layer that forward does not reach.
     """
-    return _run(model, images, _checked(model, layers, "capture"), {}, "capture")
+    return _run(model, images, _found(model, layers, "capture"), {}, "capture")
 
 
 def feature_extractor(model: Module, layer_names: Sequence[str]) -> FeatureExtractor:
@@ -44,7 +44,7 @@ def feature_extractor(model: Module, layer_names: Sequence[str]) -> FeatureExtra
 
     Raises `SettingError` for a name that is not there (with the nearest).
     """
-    return FeatureExtractor(model, _checked(model, layer_names, "feature_extractor"))
+    return FeatureExtractor(model, layer_names)
 
 
 class FeatureExtractor:
@@ -54,34 +54,34 @@ class FeatureExtractor:
     all of them have been, so that a shallow layer costs little.
     """
 
-    def __init__(self, model: Module, layer_names: list[str]) -> None:
+    def __init__(self, model: Module, layer_names: Sequence[str], where: str = "feature_extractor") -> None:
         self.model = model
-        self.layer_names = layer_names
+        self.layers = _found(model, layer_names, where)
+        self._where = where
         self._uses: dict[str, int] = {}                         # name -> how often forward calls the layer
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs, as `capture` returns them."""
-        return _run(self.model, images, self.layer_names, self._uses, "feature_extractor")
+        return _run(self.model, images, self.layers, self._uses, self._where)
 
     def __repr__(self) -> str:
-        return f"FeatureExtractor({type(self.model).__name__}, {self.layer_names})"
+        return f"FeatureExtractor({type(self.model).__name__}, {list(self.layers)})"
 
 
 class _HaveAll(BaseException):
     """Ends a forward pass whose rest is not needed. No Exception, which a model's own forward might handle."""
 
 
-def _checked(model: Module, layers: Sequence[str], where: str) -> list[str]:
-    names = [layers] if isinstance(layers, str) else list(layers)
-    for name in names:
-        layer_named(model, name, where)
-    return names
+def _found(model: Module, names: Sequence[str], where: str) -> dict[str, Module]:
+    """{name: layer}."""
+    return {name: layer_named(model, name, where) for name in ([names] if isinstance(names, str) else names)}
 
 
-def _run(model: Module, images: Tensor, names: Sequence[str], uses: dict[str, int], where: str) -> dict[str, Tensor]:
+def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[str, int],
+         where: str) -> dict[str, Tensor]:
     """{name: output}. uses: how often each layer is called, if it is known; else that is found out and put there."""
     outputs: dict[str, Tensor] = {}
-    calls = dict.fromkeys(names, 0)
+    calls = dict.fromkeys(layers, 0)
     expected = dict(uses)
 
     def keep(name: str) -> Any:
@@ -98,11 +98,11 @@ def _run(model: Module, images: Tensor, names: Sequence[str], uses: dict[str, in
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(evaluating(model))
-        for name in calls:
-            stack.enter_context(layer_named(model, name, where).register_forward_hook(keep(name)))
+        for name, layer in layers.items():
+            stack.enter_context(layer.register_forward_hook(keep(name)))
         stack.enter_context(contextlib.suppress(_HaveAll))
         model(images)
-    for name in names:
+    for name in layers:
         if name not in outputs:
             raise SettingError(f"the model's forward never calls the layer {name!r}, so it has no output; name another",
                                where=where)

@@ -41,16 +41,25 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                 unbiased = new_tensor(op.variance).reshape(-1) * (n / (n - 1))
                 running_mean += momentum * (new_tensor(op.mean).reshape(-1) - running_mean)
                 running_var += momentum * (unbiased - running_var)
-    else:
-        y = (input - running_mean.reshape(per_channel)) / (running_var.reshape(per_channel) + eps).sqrt()
-    return _scaled(y, weight, bias, per_channel)
+        return _scaled(y, weight, bias, per_channel)
+    # (x - μ) / √(v + ε) · w + b  =  s · x + t,   with   s = w / √(v + ε),   t = b - s · μ
+    check_same_dtype(input, weight, bias)
+    s = 1 / (running_var + eps).sqrt()                                       # (C,)
+    s = s if weight is None else s * weight
+    t = -s * running_mean
+    return ops.ScaleShift()(input, s, t if bias is None else t + bias)
+
+
+def check_same_dtype(x: Tensor, *factors: Tensor | None) -> None:
+    """A weight and a bias of another number type than x are refused."""
+    for factor in factors:
+        if factor is not None and factor.dtype != x.dtype:
+            raise DtypeError(f"got {x.dtype} for x and {factor.dtype} for the weight or bias, expected one dtype; cast "
+                             f"with x.to(minidl.{factor.dtype})", where="normalization")
 
 
 def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    for factor in (weight, bias):
-        if factor is not None and factor.dtype != y.dtype:
-            raise DtypeError(f"got {y.dtype} for x and {factor.dtype} for the weight or bias, expected one dtype; cast "
-                             f"with x.to(minidl.{factor.dtype})", where="normalization")
+    check_same_dtype(y, weight, bias)
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
 

@@ -12,9 +12,14 @@ from minidl.nn.module import Module
 def evaluating(model: Module) -> Iterator[None]:
     """Inside `with evaluating(model):` all parts are in evaluation mode; after it, each is as it was before."""
     before = {module: module.training for module in model.modules()}
-    model.eval()
+    _set(dict.fromkeys(before, False))
     try:
         yield
     finally:
-        for module, training in before.items():
+        _set(before)
+
+
+def _set(modes: dict[Module, bool]) -> None:
+    for module, training in modes.items():
+        if module.training != training:                     # setting an attribute of a module costs more than looking
             module.training = training
