@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl
 from minidl import kernels
 from minidl.errors import DeviceError, SettingError, ShapeError
-from minidl.kernels import im2col, reference, simd
+from minidl.kernels import im2col, reference, simd, threads
 from minidl.kernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -49,6 +49,41 @@ def draw_array(shape, seed=0):
 
 def same(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("batch", "groups", "stride"), [(1, 1, (1, 1)), (1, 2, (2, 1)), (2, 1, (2, 2)), (1, 3, (1, 1))])
+def test_im2col_with_fewer_pixels_than_output_channels(batch, groups, stride):
+    """Then the windows are put into the order of the weights, and not the other way round."""
+    x_shape, w_shape = (batch, 2 * groups, 4, 3), (20 * groups, 2, 3, 2)
+    geometry = Conv2dGeometry.of(x_shape, w_shape, stride, (1, 0), (1, 1), groups)
+    assert batch * np.prod(geometry.output_size) < 20
+    x, w, bias = draw_array(x_shape), draw_array(w_shape, 1), draw_array(w_shape[0], 2)
+    g = draw_array((batch, w_shape[0], *geometry.output_size), 3)
+    same(im2col.conv2d(x, w, geometry, bias), reference.conv2d(x, w, geometry, bias))
+    same(im2col.conv2d_input_grad(g, w, geometry), reference.conv2d_input_grad(g, w, geometry))
+    same(im2col.conv2d_weight_grad(x, g, geometry), reference.conv2d_weight_grad(x, g, geometry))
+
+
+@pytest.mark.parametrize(("channels", "outputs", "kernel", "side", "is_few"), [
+    (256, 512, 1, 16, True), (256, 512, 1, 17, False), (64, 256, 3, 8, True), (64, 256, 3, 9, False), (64, 256, 1, 4, False)])
+def test_many_weights_for_few_pixels_are_multiplied_as_they_lie(channels, outputs, kernel, side, is_few, monkeypatch):
+    x_shape, w_shape = (1, channels, side, side), (outputs, channels, kernel, kernel)
+    geometry = Conv2dGeometry.of(x_shape, w_shape, padding=(kernel // 2, kernel // 2))
+    x, w, bias = (draw_array(shape, i).astype(np.float32) for i, shape in enumerate((x_shape, w_shape, outputs)))
+    g = draw_array((1, outputs, side, side), 3).astype(np.float32)
+
+    def run():
+        before = [threads.ran[f"simd.{name}"] for name in ("conv2d", "conv2d_input_grad")]
+        results = simd.conv2d(x, w, geometry, bias), simd.conv2d_input_grad(g, w, geometry)
+        return results, [threads.ran[f"simd.{name}"] - n for name, n in zip(("conv2d", "conv2d_input_grad"), before, strict=True)]
+
+    found, of_tiles = run()
+    assert of_tiles == [not is_few] * 2
+    monkeypatch.setattr(simd, "MANY_WEIGHTS", w.size + 1)
+    expected, of_tiles = run()
+    assert of_tiles == [True, True]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 @given(convolutions())

@@ -67,6 +67,35 @@ def test_relu_and_its_gradient(dtype, channels_last):
 
 
 @both_types
+@pytest.mark.parametrize("with_shift", [True, False])
+@pytest.mark.parametrize("layout", ["channels-last", "in C order", "rows"])
+def test_scale_and_shift_of_channels(dtype, layout, with_shift):
+    x = minidl.tensor(0.0)
+    x.array = images(dtype, layout == "channels-last") if layout != "rows" else images(dtype, False).reshape(-1, 17)
+    s, t = (minidl.from_numpy(np.random.default_rng(seed).normal(size=17).astype(dtype)) for seed in (1, 2))
+
+    def run():
+        return minidl.ops.ScaleShift()(x, s, *([t] * with_shift)).array
+
+    before = ran["passes.scale_shift"]
+    fast = run()
+    assert ran["passes.scale_shift"] == before + (layout != "in C order")
+    with by_formula():
+        slow = run()
+    np.testing.assert_allclose(fast, slow, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-6 if dtype == np.float32 else 1e-13)
+    assert fast.dtype == dtype
+    assert fast.strides == x.array.strides
+
+
+def test_padding_stays_channels_last():
+    x = minidl.tensor(0.0)
+    x.array = images(np.float32, True)
+    y = F.pad(x, (1, 2, 0, 1))
+    assert y.array.transpose(0, 2, 3, 1).flags.c_contiguous
+    np.testing.assert_array_equal(y.array, np.pad(x.array, ((0, 0), (0, 0), (0, 1), (1, 2))))
+
+
+@both_types
 @both_orders
 def test_sums_of_channels(dtype, channels_last):
     x = minidl.tensor(0.0)

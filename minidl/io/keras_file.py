@@ -135,9 +135,17 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def _read_legacy(group: Any) -> dict[str, dict[str, np.ndarray]]:
     """The layout with lists of names: "conv1_conv/kernel:0", and without ":0" since Keras 3."""
-    return {layer: {weight.rpartition("/")[2].partition(":")[0]: group[layer][weight][()]
+    return {layer: {weight.rpartition("/")[2].partition(":")[0]: _array(group[layer][weight])
                     for weight in _names(group[layer], "weight_names")}
             for layer in _names(group, "layer_names")}
+
+
+def _array(dataset: Any) -> np.ndarray:
+    """The numbers of a dataset, if the file can hold as many: Keras does not compress them."""
+    if dataset.nbytes > dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} promises {dataset.nbytes:,} bytes")
+    array: np.ndarray = dataset[()]
+    return array
 
 
 def _names(group: Any, attribute: str) -> list[str]:
@@ -151,7 +159,7 @@ def _read_numbered(group: Any, path: Path) -> dict[str, dict[str, np.ndarray]]:
     """The layout of Keras 3's save_weights: how many arrays a layer has, and of how many axes, tells what they are."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for part in group.values():
-        arrays = [part["vars"][str(i)][()] for i in range(len(part["vars"]))]
+        arrays = [_array(part["vars"][str(i)]) for i in range(len(part["vars"]))]
         if arrays and "name" not in part["vars"].attrs:
             raise MinidlError(f'got {path}, whose layers have no names (Keras before 3.10 wrote none), expected a file '
                               f'with names; save the model with model.save("x.h5")', where="load_keras_weights")

@@ -136,15 +136,16 @@ def resnet50v2(include_top: bool = True, weights: str | Path | None = None, clas
     use; `predictions.0` are the scores before the softmax. Raises `MinidlError` for weights that do not fit, are
     damaged, or are published but have another MD5.
     """
-    is_imagenet = weights is not None and str(weights) == "imagenet"
+    is_imagenet = str(weights) == "imagenet"
     if is_imagenet and include_top and classes != 1000:
         raise SettingError(f'got classes={classes}, expected 1000, which weights="imagenet" have; load them with '
                            f"include_top=False, or without classes", where="resnet50v2")
+    if weights is None:
+        return ResNet50V2(include_top, classes)
+    file, md5 = FILES[include_top]
+    path = published_file(f"{FROM}{file}", md5, "resnet50v2") if is_imagenet else Path(weights)
+    if path.name == file and not is_imagenet:               # it says that it is the published one
+        verify(path, read_bytes(path, "resnet50v2"), md5, "resnet50v2")
     model = ResNet50V2(include_top, classes)
-    if weights is not None:
-        file, md5 = FILES[include_top]
-        path = published_file(f"{FROM}{file}", md5, "resnet50v2") if is_imagenet else Path(weights)
-        if path.name == file and not is_imagenet:           # it says that it is the published one
-            verify(path, read_bytes(path, "resnet50v2"), md5, "resnet50v2")
-        load_keras_weights(model, path)
+    load_keras_weights(model, path)
     return model

@@ -1,0 +1,428 @@
+"""ResNet50V2 against the same network in PyTorch, files of weights in Keras's layouts, and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import urllib.error
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn
+from minidl.errors import MinidlError, OutOfRangeError, SettingError, ShapeError
+from minidl.io import load_keras_weights
+from minidl.models import decode_predictions, imagenet, preprocess_input, resnet50v2
+from minidl.models.resnet50v2 import FILES, blocks
+from minidl.visualize import capture, feature_extractor
+from tests.keras_files import weights_of, write_legacy, write_numbered
+
+h5py = pytest.importorskip("h5py", reason="h5py is not installed; pip install h5py")
+
+
+@pytest.fixture(autouse=True)
+def _no_data_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDL_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(imagenet, "OF_KERAS", tmp_path / "keras")
+
+
+# -- the architecture --------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def network():
+    """Random weights, and random numbers in batch-norm too, which begins with 0 and 1."""
+    minidl.manual_seed(0)
+    model = resnet50v2(classes=7).eval()
+    with minidl.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var") or (name.endswith("weight") and tensor.ndim == 1):
+                tensor.uniform_(0.5, 1.5)
+            elif name.endswith(("bias", "running_mean")):
+                tensor.normal_(0, 0.1)
+    return model
+
+
+def in_pytorch(torch, state, x):
+    """{name: activation} of the network, written down once more: (N, 3, H, W) -> probabilities."""
+    F, found = torch.nn.functional, {}
+    w = {name: torch.from_numpy(np.array(tensor.numpy())) for name, tensor in state.items()}
+
+    def conv(name, x, **settings):
+        found[name] = F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **settings)
+        return found[name]
+
+    def bn_relu(name, x):
+        parts = [w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.relu(F.batch_norm(x, *parts, eps=1.001e-5))
+
+    x = conv("conv1_conv", x, stride=2, padding=3)
+    x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, stride=2)
+    for stage, (width, count) in {"conv2": (64, 3), "conv3": (128, 4), "conv4": (256, 6), "conv5": (512, 3)}.items():
+        for i in range(1, count + 1):
+            block, stride = f"{stage}_block{i}", 2 if i == count and stage != "conv5" else 1
+            a = bn_relu(f"{block}_preact_bn", x)
+            shortcut = conv(f"{block}_0_conv", a) if i == 1 else x[:, :, ::stride, ::stride]
+            f = bn_relu(f"{block}_1_bn", conv(f"{block}_1_conv", a))
+            f = bn_relu(f"{block}_2_bn", conv(f"{block}_2_conv", f, stride=stride, padding=1))
+            assert f.shape[1] == width
+            x = found[f"{block}_out"] = shortcut + conv(f"{block}_3_conv", f)
+    found["post_relu"] = bn_relu("post_bn", x)
+    scores = F.linear(found["post_relu"].mean((2, 3)), w["predictions.0.weight"], w["predictions.0.bias"])
+    found["predictions"] = scores.softmax(1)
+    return found
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("size", [(96, 96), (75, 101)])
+def test_activations_are_pytorch_s(network, torch, size):
+    x = minidl.randn(2, 3, *size)
+    expected = in_pytorch(torch, network.state_dict(), torch.from_numpy(x.numpy()))
+    assert len(expected) == 1 + 16 * 4 + 4 + 2                  # three convolutions and a sum in each block
+    with minidl.no_grad():
+        found = feature_extractor(network, list(expected))(x)
+    for name, y in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), y.numpy(), rtol=0, atol=1e-4 * float(y.abs().max()), err_msg=name)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["conv2_block1_1_conv", "conv4_block2_2_conv", "conv5_block3_3_conv"])
+def test_the_gradient_of_a_filter_is_pytorch_s(network, torch, name):
+    x = minidl.randn(1, 3, 96, 96, requires_grad=True)
+    twin = torch.from_numpy(x.detach().numpy()).requires_grad_()
+    expected, = torch.autograd.grad(in_pytorch(torch, network.state_dict(), twin)[name][:, 5].mean(), twin)
+    found, = minidl.autograd.grad(feature_extractor(network, [name])(x)[name][:, 5].mean(), x)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_names_and_sizes_are_keras_s():
+    model = resnet50v2()
+    names = [name for name, _ in model.named_children()]
+    assert names[:3] == ["conv1_conv", "pool1_pad", "pool1_pool"]
+    assert names[-4:] == ["post_bn", "post_relu", "avg_pool", "predictions"]
+    assert [name for name in names if name.startswith("conv2_block1")] == [
+        f"conv2_block1_{part}" for part in ("preact_bn", "preact_relu", "1_conv", "1_bn", "1_relu", "2_conv", "2_bn",
+                                            "2_relu", "0_conv", "3_conv", "out")]
+    assert [block.name for block in blocks()] == [f"conv{stage}_block{i}" for stage, count in ((2, 3), (3, 4), (4, 6), (5, 3))
+                                                  for i in range(1, count + 1)]
+    assert sum(p.numel() for p in model.parameters()) == 25_568_360
+    assert sum(p.numel() for p in resnet50v2(include_top=False).parameters()) == 23_519_360
+    assert {layer.eps for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {1.001e-5}
+
+
+def test_shapes(network):
+    with minidl.no_grad():
+        found = capture(network, minidl.zeros(1, 3, 64, 64), ["pool1_pool", "conv2_block3_out", "conv3_block4_out",
+                                                              "conv4_block6_out", "post_relu", "avg_pool", "predictions"])
+    assert [tuple(y.shape) for y in found.values()] == [(1, 64, 16, 16), (1, 256, 8, 8), (1, 512, 4, 4), (1, 1024, 2, 2),
+                                                        (1, 2048, 2, 2), (1, 2048), (1, 7)]
+    np.testing.assert_allclose(found["predictions"].sum().item(), 1, rtol=1e-5)
+    assert resnet50v2(include_top=False)(minidl.zeros(1, 3, 64, 64)).shape == (1, 2048, 2, 2)
+
+
+def test_zeros_take_part_in_the_first_pooling():
+    """Where all of a corner's window is negative, Keras's padding of zeros wins."""
+    model = resnet50v2(include_top=False).eval()
+    with minidl.no_grad():
+        model.conv1_conv.weight.zero_()
+        model.conv1_conv.bias.fill_(-1)
+        pooled = capture(model, minidl.zeros(1, 3, 32, 32), ["pool1_pool"])["pool1_pool"][0, 0]
+    expected = -np.ones((8, 8))
+    expected[0] = expected[:, 0] = 0
+    np.testing.assert_array_equal(pooled.numpy(), expected)
+
+
+def test_the_same_seed_gives_the_same_network():
+    first, second = (minidl.manual_seed(3) and resnet50v2(include_top=False).state_dict() for _ in range(2))
+    assert all(a.equal(second[name]) for name, a in first.items())
+
+
+# -- the feature extractor -----------------------------------------------------------------------------------------------
+
+def test_the_extractor_ends_forward_where_it_has_all_it_needs(network):
+    x, seen = minidl.randn(1, 3, 32, 32), []
+    handle = network.post_bn.register_forward_hook(lambda *_: seen.append("post_bn"))
+    names = ["conv2_block1_1_conv", "pool1_pool"]
+    with minidl.no_grad():
+        extractor = feature_extractor(network, names)
+        first, second, captured = extractor(x), extractor(x), capture(network, x, names)
+    handle.remove()
+    assert seen == ["post_bn", "post_bn"]                       # the extractor's first call, and capture
+    for name in names:
+        assert first[name].equal(second[name])
+        assert first[name].equal(captured[name])
+    assert list(first) == list(second) == names
+    assert repr(extractor) == "FeatureExtractor(ResNet50V2, ['conv2_block1_1_conv', 'pool1_pool'])"
+    assert not any(module._hooks["post"] for module in network.modules())
+
+
+def test_the_extractor_waits_for_the_last_use_of_a_layer():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add, self.last = nn.Linear(2, 2), nn.Identity()
+
+        def forward(self, x):
+            return self.last(self.add(self.add(x)))
+
+    model, x, ends = Shared(), minidl.randn(1, 2), []
+    model.last.register_forward_hook(lambda *_: ends.append(1))
+    extractor = feature_extractor(model, "add")
+    for calls in range(3):
+        assert extractor(x)["add"].equal(model.add(model.add(x)))
+        assert len(ends) == 1, calls                            # only the first call goes to the end
+    assert model.training
+
+
+def test_the_extractor_leaves_errors_and_modes_as_they_are():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.Linear(3, 2))
+    extractor = feature_extractor(model, ["1"])
+    with pytest.raises(ShapeError, match=r"^2 Linear: expects 3 features, got 2"):
+        extractor(minidl.randn(1, 2))
+    assert all(module.training and not module._hooks["post"] for module in model.modules())
+    with pytest.raises(SettingError, match=r"^feature_extractor: got the layer '11', .* nearest"):
+        feature_extractor(model, ["11"])
+
+
+# -- files of weights ----------------------------------------------------------------------------------------------------
+
+class Small(nn.Module):
+    """A network with one layer of each kind, and Keras's names."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.first_conv = nn.Conv2d(3, channels, (2, 3))
+        self.first_bn = nn.BatchNorm2d(channels)
+        self.bare_conv = nn.Conv2d(channels, 2, 1, bias=False)
+        self.predictions = nn.Sequential(nn.Linear(2, 5), nn.Softmax(1))
+
+
+@pytest.fixture
+def source():
+    minidl.manual_seed(1)
+    model = Small()
+    with minidl.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.1, 1)
+    return model
+
+
+LAYOUTS = {
+    "legacy": write_legacy,
+    "below model_weights": lambda path, weights: write_legacy(path, weights, group="model_weights"),
+    "keras 2": lambda path, weights: write_legacy(path, weights, ending=":0"),
+    "cut lists": lambda path, weights: write_legacy(path, weights, cut=2),
+    "numbered": write_numbered,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_is_read(source, tmp_path, layout):
+    LAYOUTS[layout](tmp_path / "weights.h5", weights_of(source))
+    model = Small()
+    load_keras_weights(model, tmp_path / "weights.h5")
+    expected = source.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert tensor.equal(expected[name]) or name.endswith("num_batches_tracked"), name
+
+
+def test_a_kernel_is_turned(tmp_path):
+    """(KH, KW, C, O) -> (O, C, KH, KW): each number knows where it belongs."""
+    weights = weights_of(Small())
+    weights["first_conv"]["kernel"] = np.arange(2 * 3 * 3 * 4, dtype=np.float32).reshape(2, 3, 3, 4)
+    write_legacy(tmp_path / "w.h5", weights)
+    model = Small()
+    load_keras_weights(model, tmp_path / "w.h5")
+    for o, c, u, v in ((0, 0, 0, 0), (3, 2, 1, 2), (1, 0, 1, 0), (2, 1, 0, 2)):
+        assert model.first_conv.weight[o, c, u, v].item() == ((u * 3 + v) * 3 + c) * 4 + o
+
+
+def without(weights, layer, weight=None):
+    if weight is None:
+        del weights[layer]
+    else:
+        del weights[layer][weight]
+
+
+def renamed(weights, layer, name):
+    weights[name] = weights.pop(layer)
+
+
+def changed(weights, layer, weight, function):
+    weights[layer][weight] = function(weights[layer][weight])
+
+
+WRONG = {
+    "a layer is missing": (lambda w: without(w, "first_bn"), r"it lacks the layer first_bn\)"),
+    "a layer too many": (lambda w: w.update(more={"kernel": np.ones((1, 1), np.float32)}), r"it has the unknown layer more\)"),
+    "another name": (lambda w: renamed(w, "first_conv", "first_conv2d"),
+                     r"it lacks the layer first_conv \(it has first_conv2d\); it has the unknown layer first_conv2d\)"),
+    "a weight is missing": (lambda w: without(w, "first_conv", "bias"), r"first_conv has kernel, expected bias, kernel\)"),
+    "a weight too many": (lambda w: w["bare_conv"].update(bias=np.ones(2, np.float32)), r"bare_conv has bias, kernel, expected kernel\)"),
+    "another shape": (lambda w: changed(w, "first_conv", "kernel", lambda k: k[:1]),
+                      r"wrong shapes: first_conv\.weight is \(4, 3, 1, 3\), expected \(4, 3, 2, 3\)"),
+    "another number of axes": (lambda w: changed(w, "predictions", "kernel", lambda k: k[None]), r"wrong shapes: predictions\.0\.weight is "),
+    "nan": (lambda w: changed(w, "first_bn", "gamma", lambda g: g * np.nan), r"whose first_bn/gamma is with nan or infinity, expected finite floats"),
+    "integers": (lambda w: changed(w, "first_bn", "beta", lambda g: g.astype(np.int32)), r"whose first_bn/beta is of int32, expected finite floats"),
+}
+
+
+@pytest.mark.parametrize("layout", ["legacy", "numbered"])
+@pytest.mark.parametrize("what", WRONG)
+def test_a_file_that_does_not_fit_changes_nothing(source, tmp_path, what, layout):
+    if layout == "numbered" and what == "a weight too many":
+        pytest.skip("an array more is a bias in both layouts, which the other one tests")
+    change, message = WRONG[what]
+    weights = weights_of(Small())
+    change(weights)
+    LAYOUTS[layout](tmp_path / "weights.h5", weights)
+    assert_refused(source, tmp_path / "weights.h5", message)
+
+
+def assert_refused(model, path, message):
+    """One sentence, and the model is as it was."""
+    before = {name: np.array(tensor.numpy()) for name, tensor in model.state_dict().items()}
+    with pytest.raises(MinidlError, match=message) as caught:
+        load_keras_weights(model, path)
+    assert str(caught.value).startswith("load_keras_weights: got ")
+    assert "\n" not in str(caught.value)
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), before[name], err_msg=name)
+
+
+def test_a_truncated_file_changes_nothing(source, tmp_path):
+    path = tmp_path / "weights.h5"
+    write_legacy(path, weights_of(Small()))
+    content = path.read_bytes()
+    for length in (0, 1, 7, 100, len(content) // 3, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert_refused(source, path, rf"of {length:,} bytes, which is no whole HDF5 file of Keras's \(.*\); delete it and load it again")
+
+
+def test_a_file_that_promises_more_than_it_holds(source, tmp_path):
+    weights = weights_of(Small())
+    write_legacy(tmp_path / "w.h5", {**weights, "bare_conv": {}})
+    with h5py.File(tmp_path / "w.h5", "a") as file:             # chunks that were never written take no room
+        file["bare_conv"].create_dataset("bare_conv/kernel", (1 << 20, 1 << 20), np.float32, chunks=(1, 1024))
+        file["bare_conv"].attrs["weight_names"] = ["bare_conv/kernel"]
+    assert_refused(source, tmp_path / "w.h5", r"\(/bare_conv/bare_conv/kernel promises 4,398,046,511,104 bytes\); delete it")
+
+
+@pytest.mark.parametrize("what", ["text", "empty", "no names", "a folder", "nothing"])
+def test_files_that_are_not_keras_s(source, tmp_path, what):
+    path = tmp_path / "weights.h5"
+    if what == "text":
+        path.write_text("no weights")
+    elif what == "a folder":
+        path.mkdir()
+    elif what in ("empty", "no names"):
+        with h5py.File(path, "w") as file:
+            if what == "no names":
+                file["layers/conv2d/vars/0"] = np.ones((1, 1, 1, 1), np.float32)
+    message = {"text": "no whole HDF5 file of Keras's", "empty": "an HDF5 file without layers, expected one that Keras saved",
+               "no names": r'whose layers have no names .* save the model with model.save\("x.h5"\)'}.get(what, "where there is no file")
+    assert_refused(source, path, message)
+
+
+def test_without_h5py(source, tmp_path, monkeypatch):
+    write_legacy(tmp_path / "w.h5", weights_of(Small()))
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert_refused(source, tmp_path / "w.h5", "got no h5py, expected it to read Keras's files; install it with pip install h5py")
+
+
+def test_a_layer_that_keras_has_not(tmp_path):
+    write_legacy(tmp_path / "w.h5", {})
+    with pytest.raises(SettingError, match=r"^load_keras_weights: got a LayerNorm at '0', expected a model whose weights are all in Conv2d, Linear"):
+        load_keras_weights(nn.Sequential(nn.LayerNorm(3)), tmp_path / "w.h5")
+
+
+# -- the files that Keras publishes ----------------------------------------------------------------------------------------
+
+def offline(*_, **__):
+    raise urllib.error.URLError("no network")
+
+
+def test_weights_of_another_architecture(tmp_path):
+    write_legacy(tmp_path / "w.h5", weights_of(Small()))
+    with pytest.raises(MinidlError, match=r"does not fit a ResNet50V2, nothing was loaded \(it lacks the layers conv1_conv"):
+        resnet50v2(weights=tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize("include_top", [True, False])
+def test_a_published_file_with_other_bytes_is_refused(tmp_path, monkeypatch, include_top):
+    name, md5 = FILES[include_top]
+    for folder, weights in ((tmp_path / "data" / "keras", "imagenet"), (tmp_path / "keras", "imagenet"), (tmp_path, tmp_path / name)):
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(b"something else")
+        with pytest.raises(MinidlError, match=rf"^resnet50v2: got {re.escape(str(folder / name))} with 14 bytes of MD5 [0-9a-f]{{32}}, expected MD5 {md5}"):
+            resnet50v2(include_top=include_top, weights=weights)
+        (folder / name).unlink()
+
+
+def test_without_a_network_it_says_where_to_put_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(MinidlError, match=rf"^resnet50v2: got no {FILES[True][0]} from https.*put the file into {re.escape(str(tmp_path / 'data' / 'keras'))} by hand"):
+        resnet50v2(weights="imagenet")
+
+
+def test_a_published_file_is_found_and_loaded(tmp_path, monkeypatch):
+    """A file of our own in the place of the published one, with its MD5."""
+    source = resnet50v2(include_top=False)
+    path = tmp_path / "data" / "keras" / FILES[False][0]
+    path.parent.mkdir(parents=True)
+    write_legacy(path, weights_of(source), ending=":0")
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(FILES, False, (path.name, md5))
+    for weights in ("imagenet", path, str(path)):
+        model = resnet50v2(include_top=False, weights=weights)
+        assert all(tensor.equal(source.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_classes_that_imagenet_has_not():
+    with pytest.raises(SettingError, match=r'^resnet50v2: got classes=10, expected 1000, which weights="imagenet" have'):
+        resnet50v2(weights="imagenet", classes=10)
+
+
+# -- images and classes --------------------------------------------------------------------------------------------------
+
+def test_preprocess_input():
+    pixels = minidl.tensor([0, 51, 255], dtype=minidl.uint8).reshape(3, 1, 1)
+    np.testing.assert_allclose(preprocess_input(pixels).numpy().ravel(), [-1, -0.6, 1], rtol=1e-6)
+    assert preprocess_input(pixels).dtype == minidl.float32
+    assert preprocess_input(pixels.double()[None]).dtype == minidl.float64
+    assert (preprocess_input(minidl.zeros(3, 2, 2)) == -1).all()
+
+
+@pytest.mark.parametrize(("images", "error", "message"), [
+    (minidl.rand(1, 3, 2, 2), OutOfRangeError, "got floats from .* expected pixels from 0 to 255; multiply them by 255"),
+    (minidl.rand(1, 3, 2, 2) * 300 - 30, OutOfRangeError, "got numbers from -.* expected pixels from 0 to 255"),
+    (minidl.full((1, 3, 2, 2), float("nan")), OutOfRangeError, "got numbers from nan to nan"),
+    (minidl.zeros(1, 2, 2, 3), ShapeError, r"got \(1, 2, 2, 3\), expected \(N, 3, H, W\) in RGB"),
+])
+def test_what_cannot_be_preprocessed(images, error, message):
+    with pytest.raises(error, match=f"^preprocess_input: {message}"):
+        preprocess_input(images)
+
+
+def test_decode_predictions(tmp_path, monkeypatch):
+    index = json.dumps({str(o): [f"n{o:08}", f"name_{o}"] for o in range(1000)}).encode()
+    probabilities = minidl.zeros(2, 1000)
+    probabilities[0, 3], probabilities[0, 999], probabilities[1, 42] = 0.7, 0.2, 1.0
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(MinidlError, match=r"^decode_predictions: got no imagenet_class_index.json from .* by hand"):
+        decode_predictions(probabilities)
+    monkeypatch.setattr(imagenet, "MD5_OF_NAMES", hashlib.md5(index).hexdigest())
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "imagenet_class_index.json").write_bytes(index)
+    found = decode_predictions(probabilities, top=2)
+    assert [(number, name) for number, name, _ in found[0]] == [("n00000003", "name_3"), ("n00000999", "name_999")]
+    np.testing.assert_allclose([p for _, _, p in found[0]], [0.7, 0.2], rtol=1e-6)
+    assert found[1][0] == ("n00000042", "name_42", 1.0)
+    for wrong, message in ((minidl.zeros(2, 10), r"got \(2, 10\), expected \(N, 1000\)"), (minidl.zeros(1000), r"got \(1000,\)")):
+        with pytest.raises(ShapeError, match=f"^decode_predictions: {message}"):
+            decode_predictions(wrong)
+    with pytest.raises(SettingError, match=r"^decode_predictions: got top=0, expected 1 to 1000"):
+        decode_predictions(probabilities, top=0)
