@@ -24,8 +24,9 @@ def weights_of(model):
     return found
 
 
-def write_legacy(path, weights, group=None, ending="", cut=None):
-    """The layout with lists of names. ending: ":0" in Keras 2. cut: so many names in an attribute, as in long lists."""
+def write_legacy(path, weights, group=None, ending="", cut=None, layers=None):
+    """The layout with lists of names. ending: ":0" in Keras 2. cut: so many names in an attribute, as in long lists.
+    layers: all names, if the reader wants those without weights too."""
     import h5py
 
     def set_names(place, attribute, names):
@@ -38,7 +39,7 @@ def write_legacy(path, weights, group=None, ending="", cut=None):
 
     with h5py.File(path, "w") as file:
         place = file if group is None else file.create_group(group)
-        layers = ["input_layer", *weights, "without_weights"]
+        layers = layers or ["input_layer", *weights, "without_weights"]
         set_names(place, "layer_names", layers)
         for layer in layers:
             own = weights.get(layer, {})

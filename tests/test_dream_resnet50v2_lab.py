@@ -195,14 +195,14 @@ def test_what_is_counted_is_counted_among_live_filters():
     one_by_one[0].weight.data[:] = minidl.tensor([0.0, 1, 1, -1]).reshape(4, 1, 1, 1)
     real = np.array([[5.0, 1, 1, 1], [5.0, 3, 3, 3]])                   # the first says the same to both photographs
     image = minidl.ones(1, 6, 6)
-    found = [Maximized(image, image, [start, final], False) for start, final in ((0.0, 9.0), (0.0, 4.0), (0.0, 2.0), (2.5, 2.0))]
+    found = [Maximized(image, image, [start, final], False) for start, final in ((0.0, 9.0), (0.0, 4.0), (0.0, 2.5), (2.5, 2.0))]
     row = _dream_resnet50v2.summary(one_by_one, "0", real, (found, np.array([True, False, True, False])), 0)
     noise = (minidl.rand(1, 6, 6, generator=minidl.Generator().manual_seed(0)) - 0.5).numpy()
     noise *= 6 / np.linalg.norm(noise)                                  # as long as the image
     of_noise = noise[0, 2:-2, 2:-2].mean()
     assert row.pop("median_noise_of_equal_length") == pytest.approx(np.median([of_noise, of_noise, -of_noise]), rel=1e-4)
     assert row == {"channels": 4, "live": 3, "from_image": 1, "share_above_start": 2 / 3, "share_above_best_photograph": 1 / 3,
-                   "share_above_noise_of_equal_length": 1.0, "median_start": 0.0, "median_final": 2.0,
+                   "share_above_noise_of_equal_length": 1.0, "median_start": 0.0, "median_final": 2.5,
                    "median_mean_photograph": 2.0, "median_best_photograph": 3.0}
     none = _dream_resnet50v2.summary(one_by_one, "0", real[:1], (found, np.zeros(4, bool)), 0)
     assert none["live"] == 0

@@ -45,42 +45,14 @@ def network():
     return model
 
 
-def in_pytorch(torch, state, x):
-    """{name: activation} of the network, written down once more: (N, 3, H, W) -> probabilities."""
-    F, found = torch.nn.functional, {}
-    w = {name: torch.from_numpy(np.array(tensor.numpy())) for name, tensor in state.items()}
-
-    def conv(name, x, **settings):
-        found[name] = F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **settings)
-        return found[name]
-
-    def bn_relu(name, x):
-        parts = [w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return F.relu(F.batch_norm(x, *parts, eps=1.001e-5))
-
-    x = conv("conv1_conv", x, stride=2, padding=3)
-    x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, stride=2)
-    for stage, (width, count) in {"conv2": (64, 3), "conv3": (128, 4), "conv4": (256, 6), "conv5": (512, 3)}.items():
-        for i in range(1, count + 1):
-            block, stride = f"{stage}_block{i}", 2 if i == count and stage != "conv5" else 1
-            a = bn_relu(f"{block}_preact_bn", x)
-            shortcut = conv(f"{block}_0_conv", a) if i == 1 else x[:, :, ::stride, ::stride]
-            f = bn_relu(f"{block}_1_bn", conv(f"{block}_1_conv", a))
-            f = bn_relu(f"{block}_2_bn", conv(f"{block}_2_conv", f, stride=stride, padding=1))
-            assert f.shape[1] == width
-            x = found[f"{block}_out"] = shortcut + conv(f"{block}_3_conv", f)
-    found["post_relu"] = bn_relu("post_bn", x)
-    scores = F.linear(found["post_relu"].mean((2, 3)), w["predictions.0.weight"], w["predictions.0.bias"])
-    found["predictions"] = scores.softmax(1)
-    return found
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize("size", [(96, 96), (75, 101)])
 def test_activations_are_pytorch_s(network, torch, size):
+    from tests.resnet50v2_in_pytorch import activations, weights_for_pytorch
+
     x = minidl.randn(2, 3, *size)
-    expected = in_pytorch(torch, network.state_dict(), torch.from_numpy(x.numpy()))
-    assert len(expected) == 1 + 16 * 4 + 4 + 2                  # three convolutions and a sum in each block
+    expected = dict(activations(weights_for_pytorch(network), torch.from_numpy(x.numpy())))
+    assert len(expected) == 2 + 16 * 4 + 2                      # three convolutions and a sum in each block
     with minidl.no_grad():
         found = feature_extractor(network, list(expected))(x)
     for name, y in expected.items():
@@ -90,9 +62,11 @@ def test_activations_are_pytorch_s(network, torch, size):
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["conv2_block1_1_conv", "conv4_block2_2_conv", "conv5_block3_3_conv"])
 def test_the_gradient_of_a_filter_is_pytorch_s(network, torch, name):
+    from tests.resnet50v2_in_pytorch import activation, weights_for_pytorch
+
     x = minidl.randn(1, 3, 96, 96, requires_grad=True)
     twin = torch.from_numpy(x.detach().numpy()).requires_grad_()
-    expected, = torch.autograd.grad(in_pytorch(torch, network.state_dict(), twin)[name][:, 5].mean(), twin)
+    expected, = torch.autograd.grad(activation(weights_for_pytorch(network), twin, name)[:, 5].mean(), twin)
     found, = minidl.autograd.grad(feature_extractor(network, [name])(x)[name][:, 5].mean(), x)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-3 * float(expected.abs().max()))
 

@@ -40,7 +40,7 @@ from minidl.kernels.addresses import (
 )
 from minidl.kernels.compiling import compiled
 from minidl.kernels.geometry import Conv2dGeometry
-from minidl.kernels.layout import channels_last
+from minidl.kernels.layout import SWAP, channels_last
 from minidl.kernels.pooling import (
     avg_pool2d,
     avg_pool2d_input_grad,
@@ -71,7 +71,7 @@ __all__ = ["avg_pool2d", "avg_pool2d_input_grad", "conv2d", "conv2d_input_grad",
 
 FEW = 4                         # output channels that are computed one at a time
 MANY_WEIGHTS = 1 << 17          # numbers whose order it takes long to change
-FEW_PIXELS, FEW_SQUARES = 256, 64       # pixels of a batch that are few; where winograd has its squares, fewer
+FEW_PIXELS = 128                # of a batch
 
 
 # -- the three functions -----------------------------------------------------------------------------------------------
@@ -83,9 +83,7 @@ def fits(*arrays: Array | None) -> bool:
 
 def has_few_pixels(batch: int, w: Array, geometry: Conv2dGeometry) -> bool:
     """Whether to put the weights into the order in which tiles read them would take longer than to multiply them."""
-    pixels = batch * math.prod(geometry.output_size)
-    return w.size >= MANY_WEIGHTS and pixels <= (FEW_SQUARES if winograd.fits(geometry, w.shape[1], len(w)) else
-                                                 FEW_PIXELS)
+    return w.size >= MANY_WEIGHTS and batch * math.prod(geometry.output_size) <= FEW_PIXELS
 
 
 def conv2d(x: Array, w: Array, geometry: Conv2dGeometry, bias: Array | None = None) -> Array:
@@ -127,7 +125,8 @@ def turned_matrices(w: Array, groups: int, taps: Array) -> Array:
     """w (O, C/groups, KH, KW) -> the matrices of the input gradient (K, G, C/G), of the taps that take part."""
     outputs, group_channels = w.shape[:2]
     split = w.reshape(groups, outputs // groups, group_channels, -1)                    # (G, O/G, C/G, KH*KW)
-    taken = split[..., taps].transpose(3, 1, 0, 2)                                      # (T, O/G, G, C/G)
+    taken = split if len(taps) == split.shape[3] else split[..., taps]                  # (G, O/G, C/G, T)
+    taken = taken.transpose(3, 1, 0, 2)                                                 # (T, O/G, G, C/G)
     return taken.reshape(-1, groups, group_channels)                                    # (K, G, C/G)
 
 
@@ -226,13 +225,34 @@ def panels_of(matrices: Array, bias: Array | None) -> tuple[int, Array, Array]:
     """
     terms, groups, group_outputs = matrices.shape
     width, blocks = _blocks(group_outputs)
-    panels = np.zeros((groups, blocks * width, terms), np.float32)
-    panels[:, :group_outputs] = matrices.transpose(1, 2, 0)                             # (G, O/G, K)
-    panels = panels.reshape(groups, blocks, width, terms).transpose(0, 1, 3, 2)         # (G, blocks, K, width)
+    panels = np.empty((groups, blocks, terms, width), np.float32)
+    parallel(fill_panels, parts(blocks, SWAP * panels.size), matrices, panels)
     biases = np.zeros((groups, blocks * width), np.float32)
     if bias is not None:
         biases[:, :group_outputs] = bias.reshape(groups, group_outputs)
-    return width, np.ascontiguousarray(panels), biases
+    return width, panels, biases
+
+
+@compiled
+def fill_panels(start, stop, matrices, panels):
+    """panels[group, block, k, o] = matrices[k, group, block * width + o] for some blocks, 0 beyond the last column.
+
+    A line of the cache holds LANES numbers of the matrices' rows, or of their columns: so as many k at a time.
+    """
+    groups, _, terms, width = panels.shape
+    columns = matrices.shape[2]
+    for group in range(groups):
+        for block in range(start, stop):
+            panel, first = panels[group, block], block * width              # (K, width)
+            for at in range(0, terms, LANES):
+                end = min(at + LANES, terms)
+                for o in range(width):
+                    if first + o < columns:
+                        for k in range(at, end):
+                            panel[k, o] = matrices[k, group, first + o]
+                    else:
+                        for k in range(at, end):
+                            panel[k, o] = 0
 
 
 # -- the kernels: (start, stop) are units of work, each a chunk of the pixels of one image ----------------------------
