@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import json
 import re
 import sys
+import threading
 import urllib.error
 
 import numpy as np
@@ -400,3 +403,27 @@ def test_decode_predictions(tmp_path, monkeypatch):
             decode_predictions(wrong)
     with pytest.raises(SettingError, match=r"^decode_predictions: got top=0, expected 1 to 1000"):
         decode_predictions(probabilities, top=0)
+
+
+def test_what_is_missing_is_downloaded_and_checked(tmp_path, monkeypatch):
+    """The list of classes from a server on this machine; the weights take the same way."""
+    index = json.dumps({str(o): [f"n{o:08}", f"name_{o}"] for o in range(1000)}).encode()
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "index.json").write_bytes(index)
+    handler = functools.partial(QuietHandler, directory=str(tmp_path / "server"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(imagenet, "MD5_OF_NAMES", hashlib.md5(index).hexdigest())
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        monkeypatch.setattr(imagenet, "NAMES", f"http://127.0.0.1:{server.server_port}/index.json")
+        try:
+            assert imagenet.class_names()[999] == ("n00000999", "name_999")
+        finally:
+            server.shutdown()
+    assert (tmp_path / "data" / "keras" / "index.json").read_bytes() == index
+    assert imagenet.class_names()[0] == ("n00000000", "name_0")             # without the server
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
