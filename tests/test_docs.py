@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import minidl
 from minidl import ops
+from minidl.models import imagenet
+from tests.keras_files import weights_of, write_legacy
 
+resnet50v2 = importlib.import_module("minidl.models.resnet50v2")        # minidl.models.resnet50v2 is the function
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "docs/engine.md", "labs/README.md"]       # the code of docs/gpu.md runs in tests/test_cuda.py
 
@@ -30,12 +37,34 @@ def is_excerpt(block: str) -> bool:
 def test_the_code_on_the_page_runs(page, tmp_path, monkeypatch):
     """Each block by itself, as a reader would paste it; names that the page introduced before are there."""
     monkeypatch.chdir(tmp_path)                                         # for what it writes
+    if page == "README.md":
+        put_what_the_readme_needs(tmp_path, monkeypatch)
     loss = minidl.nn.Conv2d(1, 1, 2)(minidl.randn(1, 1, 3, 3)).sum()
     for i, block in enumerate(block for block in python_blocks(page) if not is_excerpt(block)):
         names = {"loss": loss} if "loss =" not in block else {}
         if "import minidl" not in block:
             names["minidl"] = minidl
         exec(compile(block, f"{page}, block {i}", "exec"), names)
+
+
+def put_what_the_readme_needs(folder, monkeypatch):
+    """A photograph, and random weights and names in the place of those that Keras publishes."""
+    from sklearn.datasets import load_sample_image
+
+    Image.fromarray(load_sample_image("flower.jpg")).save(folder / "cat.jpg")
+    contents = {resnet50v2.FILES[True][0]: None, "imagenet_class_index.json": json.dumps({
+        str(o): [f"n{o:08}", f"name_{o}"] for o in range(1000)})}
+    (folder / "data" / "keras").mkdir(parents=True)
+    monkeypatch.delenv("MINIDL_DATA", raising=False)
+    for name, content in contents.items():
+        path = folder / "data" / "keras" / name
+        if content is None:
+            write_legacy(path, weights_of(resnet50v2.resnet50v2()))
+        else:
+            path.write_text(content)
+        contents[name] = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(resnet50v2.FILES, True, next(iter(contents.items())))
+    monkeypatch.setattr(imagenet, "MD5_OF_NAMES", contents["imagenet_class_index.json"])
 
 
 def test_the_listing_in_the_readme_is_what_its_code_prints(tmp_path):

@@ -161,11 +161,12 @@ def _read_numbered(group: Any, path: Path) -> dict[str, dict[str, np.ndarray]]:
     for part in group.values():
         arrays = [_array(part["vars"][str(i)]) for i in range(len(part["vars"]))]
         if arrays and "name" not in part["vars"].attrs:
-            raise MinidlError(f'got {path}, whose layers have no names (Keras before 3.10 wrote none), expected a file '
+            raise MinidlError(f'got {path}, whose layers have no names (older versions of Keras 3 wrote none), expected a file '
                               f'with names; save the model with model.save("x.h5")', where="load_keras_weights")
         if arrays:
             kind = _OF_BATCH_NORM if arrays[0].ndim == 1 else _OF_WEIGHTED
-            layers[str(part["vars"].attrs["name"])] = dict(zip(kind, arrays, strict=False))
+            names = [*kind, *(f"array {i}" for i in range(len(kind), len(arrays)))]
+            layers[str(part["vars"].attrs["name"])] = dict(zip(names, arrays, strict=False))
     return layers
 
 
