@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 import minidl
 from labs import _trained
+from labs._arguments import one_of
 from minidl import Tensor, nn
 from minidl.models import small_cnn, small_resnet
 from minidl.nn.utils.directions import lengths, unit
@@ -21,6 +22,7 @@ from minidl.visualize import Maximized, capture, layer_named, maximize, total_va
 from minidl.visualize.ascent import channel_scores, without_border
 
 COUNT = 64                                                      # channels of a layer that are looked at
+MODELS = ("small", "resnet50v2")                                # the latter in labs.dream_resnet50v2
 OF_CNN = {"1": "convolution 1, ReLU", "4": "convolution 2, ReLU", "8": "dense layer, ReLU", "9": "class scores"}
 OF_RESNET = {"stem.2": "stem, ReLU", "stage1.0.relu2": "stage 1", "stage2.0.relu2": "stage 2",
              "stage3.0.relu2": "stage 3", "classifier": "class scores"}
@@ -29,8 +31,22 @@ OF_RESNET = {"stem.2": "stem, ReLU", "stage1.0.relu2": "stage 1", "stage2.0.relu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this lab's command line takes besides."""
     _trained.add_arguments(parser)
+    parser.add_argument("--model", type=one_of(MODELS), default=MODELS[0], metavar="|".join(MODELS),
+                        help="small: one that is trained here (the default); resnet50v2: a large one, which takes "
+                        "other arguments: see --model resnet50v2 --help")
     parser.add_argument("--layer", metavar="NAME", help="the layer whose filters are looked at most closely (default "
                         f"{list(OF_CNN)[1]}; cifar10 {list(OF_RESNET)[-2]})")
+
+
+def asked_model(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What a command line says about --model, if it does, and all that it says besides.
+
+    Nothing is checked, and --help is left alone: the arguments depend on the model, and whoever takes them checks them.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", nargs="?")
+    asked, rest = parser.parse_known_args(argv)
+    return asked.model, rest
 
 
 def layers_of(dataset: str, image_shape: tuple[int, int, int], asked: str | None) -> tuple[dict[str, str], str]:
@@ -95,25 +111,51 @@ def summary(network: nn.Module, layer: str, real: np.ndarray, plain: tuple[list[
     live = is_live(real)
     start, final, bounded = (np.array([result.scores[i] for result in results])
                              for results, i in ((found, 0), (found, -1), (in_range[0], -1)))
+    of_noise = scores_of_noise(network, layer, range(len(found)), found, seed)
+    mean, most = real.mean(0), real.max(0)
+    above = (final > start) & (final > mean) & live
+
+    def share(of_live: np.ndarray) -> float:
+        return share_of(of_live, live)
+
+    return {"channels": len(found), "live": int(live.sum()), "dead": int((~live).sum()),
+            "woken": int(sum(not result.dead for result, is_alive in zip(found, live, strict=True) if not is_alive)),
+            "from_image": int((from_image & live).sum()), "above_start_and_mean": int(above.sum()),
+            "share": share(above), "share_from_noise": share_of(above, live & ~from_image),
+            "share_above_noise_of_equal_length": share(final > of_noise),
+            "share_within_0_1_above_mean": share(bounded > mean), "share_within_0_1_above_all": share(bounded > most)}
+
+
+def scores_of_noise(network: nn.Module, layer: str, channels: Sequence[int], found: Sequence[Maximized],
+                    seed: int) -> np.ndarray:
+    """What channels say to noise that is as long as the pictures found for them, (K,): what the strength alone does."""
     images = minidl.stack([result.image for result in found])                               # (K, C, H, W)
     noise = minidl.rand(*images.shape[1:], generator=minidl.Generator().manual_seed(seed)).to(images.device) - 0.5
     with minidl.no_grad():
         output = capture(network, unit(noise[None]) * lengths(images), [layer])[layer]
-        of_noise = channel_scores(output, range(len(found))).cpu().numpy()
-    mean, most = real.mean(0), real.max(0)
-    above = (final > start) & (final > mean) & live
-    count = int(live.sum())
+        of_noise: np.ndarray = channel_scores(output, channels).cpu().numpy()
+    return of_noise
 
-    def share(of_live: np.ndarray) -> float:
-        return float(of_live[live].mean()) if count else float("nan")
 
-    return {"channels": len(found), "live": count, "dead": int((~live).sum()),
-            "woken": int(sum(not result.dead for result, is_alive in zip(found, live, strict=True) if not is_alive)),
-            "from_image": int((from_image & live).sum()), "above_start_and_mean": int(above.sum()),
-            "share": share(above), "share_from_noise": float(above[live & ~from_image].mean())
-            if (live & ~from_image).any() else float("nan"),
-            "share_above_noise_of_equal_length": share(final > of_noise),
-            "share_within_0_1_above_mean": share(bounded > mean), "share_within_0_1_above_all": share(bounded > most)}
+def share_of(which: np.ndarray, among: np.ndarray) -> float:
+    """The share of those that are `which` among some, both (K,) of bools; nan if these are none."""
+    return float(which[among].mean()) if among.any() else float("nan")
+
+
+def as_share(value: float) -> str:
+    """A share of the live filters; of none there is none."""
+    return "none" if np.isnan(value) else f"{value:.0%}"
+
+
+def curves_of(found: Sequence[Maximized], real: np.ndarray) -> np.ndarray:
+    """The scores of the live channels at each step, (K, steps + 1): 0 is the mean of the real images, 1 the best one.
+
+    real: what the channels say to these, (N, K).
+    """
+    lines = np.array([result.scores for result in found])                                   # (K, steps + 1)
+    mean, best = real.mean(0)[:, None], real.max(0)[:, None]
+    scaled: np.ndarray = ((lines - mean) / np.maximum(best - mean, 1e-12))[is_live(real)]
+    return scaled
 
 
 def nearest(own: np.ndarray, real: np.ndarray, count: int) -> np.ndarray:
@@ -130,10 +172,13 @@ def roughness(image: Tensor) -> float:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 def panels(rows: int, columns: int, row_height: float, width: float, title: str,
-           width_ratios: Sequence[float] | None = None) -> tuple[Figure, Any]:
-    """A figure of many small panels, (rows, columns). Its margins are fixed: to fit them would take seconds."""
-    height = row_height * rows + 0.6                            # inches
-    spaces = {"left": 0.01, "right": 0.99, "bottom": 0.03 / height, "top": 1 - 0.6 / height, "wspace": 0.08,
+           width_ratios: Sequence[float] | None = None, margin: float = 0.6) -> tuple[Figure, Any]:
+    """A figure of many small panels, (rows, columns). Its margins are fixed: to fit them would take seconds.
+
+    margin: for the title and the first row's titles, in inches.
+    """
+    height = row_height * rows + margin                         # inches
+    spaces = {"left": 0.01, "right": 0.99, "bottom": 0.03 / height, "top": 1 - margin / height, "wspace": 0.08,
               "hspace": 0.2}
     figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, width_ratios=width_ratios,
                                 gridspec_kw=spaces)
@@ -193,7 +238,8 @@ def draw_curves(layers: Mapping[str, str], curves: Mapping[str, np.ndarray]) -> 
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=min(-0.2, 1.2 * lines.min()))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set(title=f"{name}: {layers[name]}\n{len(lines)} live channels", xlabel="step")
+        axes.set_title(f"{name}: {layers[name]}\n{len(lines)} live channels", fontsize="medium")
+        axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     figure.suptitle("The score of every live channel, step by step")
     for axes in places[:, 0]:
@@ -232,13 +278,13 @@ def starred(channel: int, is_from_image: Any) -> str:
     return f"{channel}{'*' if is_from_image else ''}"
 
 
-def draw_layers(rows: Sequence[tuple[str, Sequence[str], Sequence[Maximized]]], columns: int) -> Figure:
-    """For each (title, names of channels, their pictures) a row."""
-    figure, grid = panels(len(rows), columns + 1, 1.12, 9.6, "From shallow (top) to deep: the first live channels of "
-                          "each layer", [1.8] + [1] * columns)
-    for line, (title, channels, found) in zip(grid, rows, strict=True):
+def draw_layers(rows: Sequence[tuple[str, Sequence[str], Sequence[Maximized]]], columns: int,
+                title: str = "From shallow (top) to deep: the first live channels of each layer") -> Figure:
+    """For each (name, names of channels, their pictures) a row."""
+    figure, grid = panels(len(rows), columns + 1, 1.12, 9.6, title, [1.8] + [1] * columns)
+    for line, (name_of_row, channels, found) in zip(grid, rows, strict=True):
         line[0].set_axis_off()
-        line[0].text(0, 0.5, title, va="center", fontsize=9, transform=line[0].transAxes)
+        line[0].text(0, 0.5, name_of_row, va="center", fontsize=9, transform=line[0].transAxes)
         for axes in line[1 + len(found):]:
             axes.set_visible(False)
         for axes, name, result in zip(line[1:], channels, found, strict=False):

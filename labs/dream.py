@@ -4,6 +4,7 @@
     python -m labs.dream --dataset mnist                # the network that labs.cnn saved, or one trained here
     python -m labs.dream --dataset cifar10              # a small residual network, for photographs in colour
     python -m labs.dream --layer 8                      # look at another layer most closely
+    python -m labs.dream --model resnet50v2             # ResNet50V2, trained on ImageNet: labs.dream_resnet50v2
 
 The weights stay as they are, and the image changes: x = x + lr · g / ‖g‖ with g = d score / dx. The score of a filter
 is the mean of its map. Whether such a picture says anything is checked on the first 1,000 training images: what the
@@ -13,15 +14,24 @@ fourth dataset. The test images are only used to say how good the network is.
 Erhan, Bengio, Courville, Vincent 2009, "Visualizing higher-layer features of a deep network"
 """
 # %%
+import runpy
+import sys
+
 import numpy as np
 
 import minidl
 from labs import _dream, _trained
 from labs._classifier import predict
-from labs._lab import Lab
+from labs._dream import as_share
+from labs._lab import Lab, in_notebook
 from minidl.models import small_resnet
 from minidl.visualize import maximize
 
+model, rest = _dream.asked_model([] if in_notebook() else sys.argv[1:])
+if model == "resnet50v2":                                   # a lab of its own: it takes other arguments and no dataset
+    sys.argv[1:] = rest
+    runpy.run_module("labs.dream_resnet50v2", run_name="__main__")
+    sys.exit()
 lab = Lab("dream", __doc__, datasets=("digits", "mnist", "fashion-mnist", "cifar10"),
           presets={"quick": {"train_size": 10_000, "epochs": 3}, "full": {"train_size": 60_000, "epochs": 10}},
           per_dataset={"digits": {"train_size": 1347, "epochs": 12, "batch_size": 32}}, batch_size=64,
@@ -74,9 +84,7 @@ for name in layers:
     plain[name] = pictures(name, channels)
     in_range[name] = pictures(name, channels, clip=(0.0, 1.0), lr=1.0)
     layer_metrics[name] = _dream.summary(network, name, of_real, plain[name], in_range[name], args.seed)
-    lines = np.array([result.scores for result in plain[name][0]])                  # (K, steps + 1)
-    mean, best = of_real.mean(0)[:, None], of_real.max(0)[:, None]
-    curves[name] = ((lines - mean) / np.maximum(best - mean, 1e-12))[_dream.is_live(of_real)]
+    curves[name] = _dream.curves_of(plain[name][0], of_real)
     print(f"{name}: {len(channels)} channels, {layer_metrics[name]['live']} live", flush=True)
 lab.figure(_dream.draw_curves(layers, {name: lines for name, lines in curves.items() if len(lines)}), "curves",
            "The score of every live filter at each step: 0 is the mean of the real images, 1 the best of them. "
@@ -85,16 +93,9 @@ lab.figure(_dream.draw_curves(layers, {name: lines for name, lines in curves.ite
 
 # %% Whether the pictures excite the filters, and whether that is fair
 lab.section("Is it more than real images do?")
-
-
-def share(value):
-    """A share of the live filters; of none there is none."""
-    return "none" if np.isnan(value) else f"{value:.0%}"
-
-
 shares = ("share", "share_from_noise", "share_above_noise_of_equal_length", "share_within_0_1_above_mean",
           "share_within_0_1_above_all")
-lab.table([[name, f"{row['live']}", f"{row['dead']}", f"{row['from_image']}", *(share(row[key]) for key in shares)]
+lab.table([[name, f"{row['live']}", f"{row['dead']}", f"{row['from_image']}", *(as_share(row[key]) for key in shares)]
            for name, row in layer_metrics.items()],
           ["layer", "live", "dead", "began with image", "above start and mean", "those from noise",
            "above scaled noise", "within 0…1: above mean", "within 0…1: above all real"],
@@ -127,14 +128,13 @@ lab.figure(_dream.draw_sheet(sharp_found, sharp_from_image, live, f"Layer {main}
            what_titles_say + " The score is that of the image itself, neither moved nor penalised.")
 start, final = (np.array([result.scores[i] for result in sharp_found]) for i in (0, -1))
 of_real = real[main][:, :len(found)]
-sharp = {name: float((final > other)[live].mean()) if live.any() else float("nan") for name, other in (
+sharp = {name: _dream.share_of(final > other, live) for name, other in (
     ("share_above_start_and_mean", np.maximum(start, of_real.mean(0))), ("share_above_all", of_real.max(0)))}
-higher_in_plain = np.array([result.scores[-1] for result in found]) > final
-sharp["share_below_plain"] = float(higher_in_plain[live].mean()) if live.any() else float("nan")
-lab.say(f"Of the sharp pictures of live filters, {share(sharp['share_above_start_and_mean'])} score above their start "
-        f"and the mean of the real images, {share(sharp['share_above_all'])} above all of these. The picture must "
-        "excite the filter from several points of view, and not by single pixels; the plain picture scores higher for "
-        f"{share(sharp['share_below_plain'])} of the filters.")
+sharp["share_below_plain"] = _dream.share_of(np.array([result.scores[-1] for result in found]) > final, live)
+lab.say(f"Of the sharp pictures of live filters, {as_share(sharp['share_above_start_and_mean'])} score above their "
+        f"start and the mean of the real images, {as_share(sharp['share_above_all'])} above all of these. The picture "
+        "must excite the filter from several points of view, and not by single pixels; the plain picture scores higher "
+        f"for {as_share(sharp['share_below_plain'])} of the filters.")
 
 
 # %% The real image nearest to each of them

@@ -161,8 +161,8 @@ def _read_numbered(group: Any, path: Path) -> dict[str, dict[str, np.ndarray]]:
     for part in group.values():
         arrays = [_array(part["vars"][str(i)]) for i in range(len(part["vars"]))]
         if arrays and "name" not in part["vars"].attrs:
-            raise MinidlError(f'got {path}, whose layers have no names (older versions of Keras 3 wrote none), expected a file '
-                              f'with names; save the model with model.save("x.h5")', where="load_keras_weights")
+            raise MinidlError(f'got {path}, whose layers have no names (older versions of Keras 3 wrote none), '
+                              f'expected some; save the model with model.save("x.h5")', where="load_keras_weights")
         if arrays:
             kind = _OF_BATCH_NORM if arrays[0].ndim == 1 else _OF_WEIGHTED
             names = [*kind, *(f"array {i}" for i in range(len(kind), len(arrays)))]

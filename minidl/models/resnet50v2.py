@@ -130,7 +130,8 @@ def resnet50v2(include_top: bool = True, weights: str | Path | None = None, clas
 
     include_top: with the dense layer and its softmax, else it ends with the last ReLU. weights: None for random ones;
     the path of a file that Keras saved; or "imagenet" for those that Keras publishes, which are looked for below the
-    folder of the datasets and where Keras keeps them, and else downloaded (94 MB). classes: of the top.
+    folder of the datasets and where Keras keeps them, and else downloaded (103 MB, without the top 95). classes: of the
+    top.
 
     Images are (N, 3, H, W) of 32×32 and more, in RGB, made ready by `imagenet.preprocess_input`. Call `eval()` before
     use; `predictions.0` are the scores before the softmax. Raises `MinidlError` for weights that do not fit, are
