@@ -103,6 +103,11 @@ def several(text: str) -> int:
     return _whole(text, 2, None, "a whole number from 2 up")
 
 
+def index(text: str) -> int:
+    """A whole number from 0 up: one of several that are counted from 0."""
+    return _whole(text, 0, None, "a whole number from 0 up")
+
+
 def seed(text: str) -> int:
     """A seed that minidl, NumPy and scikit-learn all take."""
     return _whole(text, 0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1:,}")

@@ -248,14 +248,17 @@ def draw_curves(layers: Mapping[str, str], curves: Mapping[str, np.ndarray]) -> 
     return figure
 
 
-def draw_sheet(found: Sequence[Maximized], from_image: np.ndarray, live: np.ndarray, title: str) -> Figure:
-    """The pictures of up to 64 channels, eight in a row, each with its number and its final score."""
+def draw_sheet(found: Sequence[Maximized], from_image: np.ndarray, live: np.ndarray, title: str,
+               channels: Sequence[int] | None = None) -> Figure:
+    """The pictures of some channels (the first ones, unless others are given), eight in a row, with the final scores.
+    """
     figure, grid = panels(-(-len(found) // 8), 8, 1.25, 8.6, title)
     for axes in grid.flat[len(found):]:
         axes.remove()
     for k, (axes, result) in enumerate(zip(grid.flat, found, strict=False)):
         score = "" if result.dead else f": {number(result.scores[-1])}"
-        show_result(axes, result, f"{starred(k, from_image[k])}{score}", bool(live[k]))
+        name = starred(k if channels is None else channels[k], from_image[k])
+        show_result(axes, result, f"{name}{score}", bool(live[k]))
     return figure
 
 

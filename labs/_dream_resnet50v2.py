@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from labs import _dream
-from labs._arguments import folder, positive
+from labs._arguments import folder, index, positive
 from labs._photographs import Photograph
 from minidl import Tensor, nn
-from minidl.errors import MinidlError, SettingError
+from minidl.errors import MinidlError, OutOfRangeError, SettingError
 from minidl.models import imagenet, resnet50v2
 from minidl.models.resnet50v2 import STAGES, ResNet50V2, blocks
 from minidl.visualize import Maximized, layer_named
 
+T = TypeVar("T")
 SHEETS = ("conv2_block1_1_conv", "conv5_block3_3_conv")         # a shallow and a deep layer, all of their first filters
 OF_STAGES = (SHEETS[0], "conv3_block4_3_conv", "conv4_block6_3_conv", SHEETS[1])        # one of each stage
 FEW = 8                                                         # channels of a layer that has no sheet
@@ -45,14 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"several times (default {' and '.join(SHEETS)})")
     add("--filters", type=positive, default=_dream.COUNT, metavar="N",
         help=f"how many of a layer's first filters (default {_dream.COUNT})")
+    add("--filter", action="append", type=index, metavar="N", help="one of these filters, counted from 0; may be given "
+        "several times, in place of the first --filters")
     add("--size", type=positive, default=180, metavar="N",
         help=f"height and width of the image, from {LEAST_SIZE} up (default 180)")
 
 
 def seconds(args: argparse.Namespace) -> float:
     """How long a run takes, roughly."""
-    sheets, few = args.layer or SHEETS, min(args.filters, FEW)
-    images = sum(args.filters * COSTS.get(name, max(COSTS.values())) for name in sheets)
+    sheets, few, chosen = args.layer or SHEETS, min(args.filters, FEW), len(args.filter or range(args.filters))
+    images = sum(chosen * COSTS.get(name, max(COSTS.values())) for name in sheets)
     images += sum(few * cost * (2 if name in sheets else 3) for name, cost in COSTS.items())    # 2 of them for sharp
     return 20 + 31 * images / 1000 * (args.size / 180) ** 2
 
@@ -81,6 +84,20 @@ def network_for(args: argparse.Namespace) -> ResNet50V2:
     return network.eval().requires_grad_(False)
 
 
+def channels_of(args: argparse.Namespace, layer: str, has_sheet: bool, available: int) -> list[int]:
+    """Which channels of a layer are looked at: the first ones, or in a layer with a sheet those that were chosen.
+
+    Raises for one that is not there.
+    """
+    if not has_sheet:
+        return list(range(min(FEW, args.filters, available)))
+    for channel in args.filter or ():
+        if channel >= available:
+            raise OutOfRangeError(f"got {channel}, expected 0 to {available - 1}: the layer {layer} has {available} "
+                                  f"filters", where="--filter")
+    return list(dict.fromkeys(args.filter)) if args.filter else list(range(min(args.filters, available)))
+
+
 def layers_of(network: nn.Module, asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """The layers to look at, from shallow to deep, and those of them that have a sheet, in the same order."""
     sheets = set(asked or SHEETS)
@@ -103,23 +120,21 @@ def seen_pixels() -> dict[str, int]:
     return found
 
 
-def in_batches(count: int) -> list[range]:
-    """The channels 0 to count - 1, a few at a time."""
-    return [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
+def in_batches(channels: Sequence[T]) -> list[Sequence[T]]:
+    """The channels, or what belongs to them, a few at a time."""
+    return [channels[first:first + BATCH] for first in range(0, len(channels), BATCH)]
 
 
-def excite(network: nn.Module, layer: str, count: int, real: np.ndarray, examples: Tensor, seed: int,
+def excite(network: nn.Module, layer: str, channels: Sequence[int], real: np.ndarray, examples: Tensor, seed: int,
            **settings: Any) -> tuple[list[Maximized], np.ndarray]:
-    """`_dream.excite` for the first `count` channels, a few at a time. All begin with the same noise, that of the seed.
-    """
-    parts = [_dream.excite(network, layer, channels, real, examples, seed, **settings)
-             for channels in in_batches(count)]
+    """`_dream.excite` for any number of channels, a few at a time. All begin with the same noise, that of the seed."""
+    parts = [_dream.excite(network, layer, some, real, examples, seed, **settings) for some in in_batches(channels)]
     return [result for found, _ in parts for result in found], np.concatenate([stars for _, stars in parts])
 
 
-def summary(network: nn.Module, layer: str, real: np.ndarray, plain: tuple[list[Maximized], np.ndarray],
-            seed: int) -> dict[str, Any]:
-    """How the scores of the pictures of a layer's first channels compare with those of the photographs, real (N, K).
+def summary(network: nn.Module, layer: str, channels: Sequence[int], real: np.ndarray,
+            plain: tuple[list[Maximized], np.ndarray], seed: int) -> dict[str, Any]:
+    """How the scores of the pictures of K channels of a layer compare with those of the photographs, real (N, K).
 
     Shares and medians are of live channels.
     """
@@ -127,8 +142,8 @@ def summary(network: nn.Module, layer: str, real: np.ndarray, plain: tuple[list[
     live = _dream.is_live(real)
     start, final = (np.array([result.scores[i] for result in found]) for i in (0, -1))
     of_noise = np.concatenate([
-        _dream.scores_of_noise(network, layer, channels, [found[o] for o in channels], seed)
-        for channels in in_batches(len(found))])
+        _dream.scores_of_noise(network, layer, some, pictures, seed)
+        for some, pictures in zip(in_batches(channels), in_batches(found), strict=True)])
 
     def median(scores: np.ndarray) -> float:
         return float(np.median(scores[live])) if live.any() else math.nan

@@ -3,7 +3,7 @@
     python -m labs.dream_resnet50v2                     # with the weights that Keras publishes
     python -m labs.dream_resnet50v2 --weights mine.h5   # with those in a file that Keras saved
     python -m labs.dream_resnet50v2 --random-weights    # without any: only the mechanics
-    python -m labs.dream_resnet50v2 --layer conv4_block1_1_conv --layer predictions.0
+    python -m labs.dream_resnet50v2 --layer conv4_block1_1_conv --layer conv4_block2_out --filter 7 --filter 42
 
 The recipe is that of `labs.dream`, on a network that is not trained here: x = x + lr · g / ‖g‖ with g = d score / dx,
 30 steps from noise. The pixels are those that the network takes, from −1 to 1. The measure are the few photographs that
@@ -22,7 +22,7 @@ from labs import _dream, _dream_resnet50v2, _photographs
 from labs._dream import as_share
 from labs._dream_resnet50v2 import FEW, LABEL, OF_STAGES, PARTS
 from labs._lab import Lab
-from minidl.models import imagenet, resnet50v2
+from minidl.models import ResNet50V2, imagenet
 from minidl.visualize import capture, maximize
 
 lab = Lab("dream_resnet50v2", __doc__, datasets=(), extra_arguments=_dream_resnet50v2.add_arguments,
@@ -59,12 +59,13 @@ examples = imagenet.preprocess_input(_photographs.squares(photographs, args.size
 lasts = [last for _, last in PARTS.values()]
 with minidl.no_grad():
     outputs = capture(network, examples[:1].to(lab.device), [*lasts, *layers])
+channels = {name: _dream_resnet50v2.channels_of(args, name, name in sheets, outputs[name].shape[1]) for name in layers}
 sizes = {name: "×".join(map(str, output.shape[1:])) for name, output in outputs.items()}
 lab.table([[part, sizes[last], sum(p.numel() for name, p in network.named_parameters() if name.startswith(beginning))]
            for part, (beginning, last) in PARTS.items()],
           ["part", f"answer to 3×{args.size}×{args.size}", "parameters"],
           f"{sum(p.numel() for p in network.parameters()):,} parameters")
-lab.code(resnet50v2)
+lab.code(ResNet50V2)
 
 # %% What it says to photographs
 lab.section("What it says to photographs")
@@ -114,25 +115,25 @@ lab.say("The score of a filter is the mean of its map, without the two outermost
         f"edge is cut off. Each filter begins with the same noise, from seed {args.seed}; if that leads to a point "
         "without a gradient, it begins anew with the photograph that excites it most, and a * marks it.")
 real = _dream.answers(network, examples, layers, lab.device)    # {layer: (N, O)}
-counts = {name: min(args.filters if name in sheets else FEW, args.filters, real[name].shape[1]) for name in layers}
 plain, took, of_layers, curves = {}, {}, {}, {}
 for name in layers:
-    start, of_real = time.perf_counter(), real[name][:, :counts[name]]
-    plain[name] = _dream_resnet50v2.excite(network, name, counts[name], real[name], examples, args.seed)
+    start, of_real = time.perf_counter(), real[name][:, channels[name]]
+    plain[name] = _dream_resnet50v2.excite(network, name, channels[name], real[name], examples, args.seed)
     took[name] = time.perf_counter() - start
-    of_layers[name] = _dream_resnet50v2.summary(network, name, of_real, plain[name], args.seed)
+    of_layers[name] = _dream_resnet50v2.summary(network, name, channels[name], of_real, plain[name], args.seed)
     of_layers[name]["seconds"] = took[name]
     curves[name] = _dream.curves_of(plain[name][0], of_real)
-    print(f"{name}: {counts[name]} channels in {took[name]:.1f} s", flush=True)
-lab.table([[name, sizes[name], counts[name], f"{took[name]:.1f}", f"{took[name] / counts[name]:.2f}"]
+    print(f"{name}: {len(channels[name])} channels in {took[name]:.1f} s", flush=True)
+lab.table([[name, sizes[name], len(channels[name]), f"{took[name]:.1f}", f"{took[name] / len(channels[name]):.2f}"]
            for name in layers],
           ["layer", "answer", "filters", "seconds", "seconds for each"], "30 steps for each filter")
 what_titles_say = ("Above each: number and final score. * began with a photograph instead of noise. “dead”: no "
                    "photograph excites it and noise leads nowhere; “lost”: a live one that both starts lead to a point "
                    "without a gradient. Each picture has its own contrast, so only the scores can be compared.")
 for name in sheets:
-    figure(_dream.draw_sheet(*plain[name], _dream.is_live(real[name][:, :counts[name]]),
-                             f"Layer {name}: what excites each of its first {counts[name]} channels"),
+    which = f"{len(channels[name])} chosen" if args.filter else f"first {len(channels[name])}"
+    figure(_dream.draw_sheet(*plain[name], _dream.is_live(real[name][:, channels[name]]),
+                             f"Layer {name}: what excites each of its {which} channels", channels[name]),
            f"sheet_{name}", what_titles_say)
 
 # %% The score at each step
@@ -160,15 +161,15 @@ lab.say("A filter is live if its score is not the same for all photographs. The 
 lab.section("Shallow and deep layers")
 seen, rows, rough, sharp_scores = _dream_resnet50v2.seen_pixels(), [], {}, {}
 for name in OF_STAGES:
-    few = min(counts[name], FEW)
+    few = channels[name][:FEW]
     sharp = _dream_resnet50v2.excite(network, name, few, real[name], examples, args.seed, mode="sharp")
-    kinds = {"plain": (plain[name][0][:few], plain[name][1][:few]), "sharp": sharp}
+    kinds = {"plain": tuple(part[:FEW] for part in plain[name]), "sharp": sharp}
     rough[name] = {kind: float(np.median([_dream.roughness(result.image) for result in results]))
                    for kind, (results, _) in kinds.items()}
     sharp_scores[name] = [result.scores[-1] for result in sharp[0]]
-    rows += [(f"{name}\nsees {seen[name]} pixels\n{kind}", [_dream.starred(o, star) for o, star in enumerate(stars)],
+    rows += [(f"{name}\nsees {seen[name]} pixels\n{kind}", [*map(_dream.starred, few, stars)],
               results) for kind, (results, stars) in kinds.items()]
-figure(_dream.draw_layers(rows, FEW, f"From shallow (top) to deep: the first {FEW} channels of each layer"), "layers",
+figure(_dream.draw_layers(rows, FEW, f"From shallow (top) to deep: {FEW} channels of each layer"), "layers",
        "A convolution of each stage, with the final scores. Sharp: each step looks at the image moved, turned and "
        "scaled at random, and its total variation is kept small. “Sees”: how many pixels across an answer depends on; "
        f"where these are more than {args.size}, on the whole image and the zeros around it.")
@@ -200,7 +201,7 @@ lab.question("With --random-weights the scores rise far above those of the photo
              "weights.")
 lab.metrics |= {
     "weights": weights, "size": args.size, "filters": args.filters, "seconds_to_load": seconds_to_load,
-    "layers": of_layers, "sheets": sheets,
+    "layers": of_layers, "sheets": sheets, "channels": channels,
     "scores": {name: [result.scores[-1] for result in plain[name][0]] for name in layers},
     "scores_sharp": sharp_scores, "pixel_range": [float(pixels.min()), float(pixels.max())],
     "classification": {

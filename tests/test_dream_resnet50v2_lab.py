@@ -196,7 +196,7 @@ def test_what_is_counted_is_counted_among_live_filters():
     real = np.array([[5.0, 1, 1, 1], [5.0, 3, 3, 3]])                   # the first says the same to both photographs
     image = minidl.ones(1, 6, 6)
     found = [Maximized(image, image, [start, final], False) for start, final in ((0.0, 9.0), (0.0, 4.0), (0.0, 2.5), (2.5, 2.0))]
-    row = _dream_resnet50v2.summary(one_by_one, "0", real, (found, np.array([True, False, True, False])), 0)
+    row = _dream_resnet50v2.summary(one_by_one, "0", range(4), real, (found, np.array([True, False, True, False])), 0)
     noise = (minidl.rand(1, 6, 6, generator=minidl.Generator().manual_seed(0)) - 0.5).numpy()
     noise *= 6 / np.linalg.norm(noise)                                  # as long as the image
     of_noise = noise[0, 2:-2, 2:-2].mean()
@@ -204,14 +204,14 @@ def test_what_is_counted_is_counted_among_live_filters():
     assert row == {"channels": 4, "live": 3, "from_image": 1, "share_above_start": 2 / 3, "share_above_best_photograph": 1 / 3,
                    "share_above_noise_of_equal_length": 1.0, "median_start": 0.0, "median_final": 2.5,
                    "median_mean_photograph": 2.0, "median_best_photograph": 3.0}
-    none = _dream_resnet50v2.summary(one_by_one, "0", real[:1], (found, np.zeros(4, bool)), 0)
+    none = _dream_resnet50v2.summary(one_by_one, "0", range(4), real[:1], (found, np.zeros(4, bool)), 0)
     assert none["live"] == 0
     assert np.isnan([none["share_above_start"], none["median_final"]]).all()
 
 
 def test_filters_begin_with_the_same_noise_and_do_not_depend_on_their_batch(network, photographs):
     real = scores_by_hand(network, photographs[1], SHALLOW)
-    found, stars = _dream_resnet50v2.excite(network, SHALLOW, 10, real, photographs[1], 3, steps=3)
+    found, stars = _dream_resnet50v2.excite(network, SHALLOW, range(10), real, photographs[1], 3, steps=3)
     assert len(found) == len(stars) == 10 > _dream_resnet50v2.BATCH
     for o in (0, 7, 8, 9):
         alone = maximize(network, SHALLOW, o, image_shape=(3, SIZE, SIZE), steps=3, generator=minidl.Generator().manual_seed(3))
@@ -230,6 +230,21 @@ def test_other_layers_take_the_place_of_the_sheets_in_the_order_of_the_network(n
     layers, sheets = _dream_resnet50v2.layers_of(network, ["predictions.0", "conv3_block1_out", "predictions.0"])
     assert sheets == ["conv3_block1_out", "predictions.0"]
     assert layers == [SHALLOW, "conv3_block1_out", *OF_STAGES[1:], "predictions.0"]
+
+
+def test_chosen_filters_take_the_place_of_the_first_ones(monkeypatch, tmp_path, network, photographs):
+    chosen = ["--filter", 42, "--filter", 7, "--filter", 42]
+    names, figures = run_here(monkeypatch, "dream_resnet50v2", "--random-weights", "--size", SIZE, "--filters", 2, "--layer", SHALLOW,
+                              *chosen, "--out", tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["channels"] == {SHALLOW: [42, 7], **{name: [0, 1] for name in OF_STAGES[1:]}}
+    titles = [axes.get_title() for axes in figures[f"sheet_{SHALLOW}"].axes]
+    assert [title.partition(":")[0] for title in titles] == ["42", "7"]
+    images = minidl.stack([result.image for result in names["plain"][SHALLOW][0]])
+    by_hand = scores_by_hand(network, images, SHALLOW)[range(2), [42, 7]]
+    np.testing.assert_allclose(metrics["scores"][SHALLOW], by_hand, rtol=1e-3)
+    real = scores_by_hand(network, photographs[1], SHALLOW)[:, [42, 7]]
+    assert metrics["layers"][SHALLOW]["median_best_photograph"] == pytest.approx(np.median(real.max(0)), rel=1e-3)
 
 
 # -- with weights ------------------------------------------------------------------------------------------------------
@@ -294,6 +309,7 @@ def test_without_weights_it_says_that_only_real_ones_give_pictures(tmp_path):
     (["--layer=conv5_block3_3_conf"], "the nearest are 'conv5_block3_3_conv'"),         # and not that there are no weights
     (["--random-weights", "--weights=x.h5"], "--random-weights: got --weights x.h5, too; expected one of the two"),
     (["--random-weights", "--size=63"], "--size: got 63, expected at least 64"),
+    (["--random-weights", "--filter=1", "--filter=64"], "--filter: got 64, expected 0 to 63: the layer conv2_block1_1_conv has 64 filters"),
     (["--weights=none.h5"], "got none.h5, where there is no file"),
 ])
 def test_bad_input_is_an_error_before_anything_is_there(monkeypatch, tmp_path, arguments, said):
