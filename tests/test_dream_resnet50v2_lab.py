@@ -272,7 +272,7 @@ def test_a_file_of_weights_gives_what_its_network_gives_and_labs_dream_hands_ove
     assert manifest["command"].startswith(f"python -m labs.dream_resnet50v2 --weights {path}")
     for layer in OF_STAGES:
         real = scores_by_hand(network, photographs[1], layer)
-        expected = _dream_resnet50v2.excite(network, layer, 2, real, photographs[1], 0)[0]
+        expected = _dream_resnet50v2.excite(network, layer, range(2), real, photographs[1], 0)[0]
         np.testing.assert_allclose(metrics["scores"][layer], [result.scores[-1] for result in expected], rtol=1e-3, atol=1e-5)
         assert metrics["layers"][layer]["median_best_photograph"] == pytest.approx(np.median(real[:, :2].max(0)), rel=1e-3, abs=1e-5)
     with minidl.no_grad():
