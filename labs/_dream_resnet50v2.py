@@ -73,11 +73,9 @@ def network_for(args: argparse.Namespace) -> ResNet50V2:
     network = resnet50v2()
     for name in args.layer or ():
         layer_named(network, name, "--layer")
-    if args.weights is not None:
-        network = resnet50v2(weights=args.weights)
-    elif not args.random_weights:
+    if not args.random_weights:
         try:
-            network = resnet50v2(weights="imagenet")
+            network = resnet50v2(weights="imagenet" if args.weights is None else args.weights)
         except MinidlError as error:
             raise MinidlError(f"only weights trained on ImageNet give meaningful pictures; {error.message}; or see the "
                               f"mechanics with --random-weights", where="--weights") from error

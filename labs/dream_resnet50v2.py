@@ -139,9 +139,12 @@ for name in sheets:
 # %% The score at each step
 lab.section("The scores, step by step")
 with_lines = {name: lines for name, lines in curves.items() if len(lines)}
-figure(_dream.draw_curves({name: sizes[name] for name in layers}, with_lines), "curves",
-       f"The score of every live filter at each step: 0 is the mean of the {len(photographs)} photographs, 1 the best "
-       "of them. The axis is linear from −1 to 1 and logarithmic beyond.")
+if with_lines:
+    figure(_dream.draw_curves({name: sizes[name] for name in layers}, with_lines), "curves",
+           f"The score of every live filter at each step: 0 is the mean of the {len(photographs)} photographs, 1 the "
+           "best of them. The axis is linear from −1 to 1 and logarithmic beyond.")
+else:
+    lab.say("No filter is live: to all photographs each says the same. Are there weights in the file?")
 
 # %% Whether that is much
 lab.section("Is it more than photographs do?")

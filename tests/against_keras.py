@@ -107,6 +107,7 @@ def main(folder):
         "both_files_say_the_same": all(bool(a.equal(b)) for a, b in zip(
             ours.state_dict().values(), twin.state_dict().values(), strict=True)),
         "eps": sorted({layer.epsilon for layer in theirs.layers if hasattr(layer, "epsilon")}),
+        "momentum": sorted({layer.momentum for layer in theirs.layers if hasattr(layer, "epsilon")}),
         "224": activations(theirs, ours, large), "180": activations(without_top, ours_without_top, small),
         "preprocess_input": distance(preprocess_input(as_tensor(pixels)).numpy(), in_our_order(
             keras.applications.resnet_v2.preprocess_input(pixels.astype(np.float32)))),

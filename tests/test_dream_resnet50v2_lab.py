@@ -289,6 +289,20 @@ def test_a_file_of_weights_gives_what_its_network_gives_and_labs_dream_hands_ove
     assert "class 281 " in figures["photographs"].axes[0].get_title()   # the names are not here, so the number
 
 
+def test_weights_that_say_the_same_to_every_photograph(tmp_path):
+    pytest.importorskip("h5py")
+    network = resnet50v2()
+    with minidl.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    write_legacy(tmp_path / "zeros.h5", weights_of(network))
+    out = tmp_path / "out"
+    run_lab("dream_resnet50v2", "--weights", tmp_path / "zeros.h5", "--size", SIZE, "--filters", 1, "--out", out)
+    assert not (out / "curves.png").exists()
+    assert "No filter is live" in (out / "report.html").read_text()
+    assert {row["live"] for row in json.loads((out / "metrics.json").read_text())["layers"].values()} == {0}
+
+
 def one_sentence(result, said):
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1

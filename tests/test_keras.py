@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minidl.models import resnet50v2
-from minidl.models.resnet50v2 import EPS
+from minidl.models.resnet50v2 import EPS, MOMENTUM
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,7 @@ def test_both_layouts_say_the_same(found):
 def test_settings_and_sizes(found):
     model = resnet50v2()
     assert found["eps"] == [EPS]
+    assert found["momentum"] == [1 - MOMENTUM]
     assert found["parameters"] == sum(tensor.numel() for name, tensor in model.state_dict().items()
                                       if not name.endswith("num_batches_tracked"))
     assert found["preprocess_input"] == 0

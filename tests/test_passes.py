@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import minidl
 import minidl.nn.functional as F
 from minidl import kernels, nn, optim
+from minidl.errors import ShapeError
 from minidl.kernels import compiling, memory
 from minidl.kernels.layout import in_a_row, in_the_same_order, rows_of_channels
 from minidl.kernels.threads import ran
@@ -85,6 +86,23 @@ def test_scale_and_shift_of_channels(dtype, layout, with_shift):
     np.testing.assert_allclose(fast, slow, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-6 if dtype == np.float32 else 1e-13)
     assert fast.dtype == dtype
     assert fast.strides == x.array.strides
+
+
+@both_orders
+@pytest.mark.parametrize("count", [1, 16, 18, 34])
+@pytest.mark.parametrize("which", ["running_mean", "running_var", "weight", "bias"])
+def test_batch_norm_of_another_number_of_channels_is_refused(channels_last, count, which):
+    """And does not read memory that is not its own."""
+    x = minidl.tensor(0.0)
+    x.array = images(np.float32, channels_last)
+    given = {name: minidl.ones(count if name == which else 17) for name in ("running_mean", "running_var", "weight", "bias")}
+    for training in (False, True):
+        with pytest.raises(ShapeError, match=rf"^batch_norm: got {which} \({count},\) for \(6, 17, 15, 14\), expected \(17,\), a number for each channel"):
+            F.batch_norm(x, *given.values(), training=training)
+    s, t = (given["weight"], given["bias"])
+    if which in ("weight", "bias"):
+        with pytest.raises(ShapeError, match=r"ScaleShift: got x \(6, 17, 15, 14\) with .* expected \(N, C, …\)"):
+            minidl.ops.ScaleShift()(x, s, t)
 
 
 def test_padding_stays_channels_last():

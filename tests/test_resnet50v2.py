@@ -20,7 +20,7 @@ from minidl.errors import MinidlError, OutOfRangeError, SettingError, ShapeError
 from minidl.io import load_keras_weights
 from minidl.models import decode_predictions, imagenet, preprocess_input, resnet50v2
 from minidl.models.resnet50v2 import FILES, blocks
-from minidl.visualize import capture, feature_extractor
+from minidl.visualize import capture, feature_extractor, layer_named
 from tests.keras_files import weights_of, write_legacy, write_numbered
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed; pip install h5py")
@@ -86,6 +86,7 @@ def test_names_and_sizes_are_keras_s():
                                                   for i in range(1, count + 1)]
     assert sum(p.numel() for p in model.parameters()) == 25_568_360
     assert sum(p.numel() for p in resnet50v2(include_top=False).parameters()) == 23_519_360
+    assert {layer.momentum for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.01}    # Keras's 0.99
     assert {layer.eps for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {1.001e-5}
 
 
@@ -151,6 +152,38 @@ def test_the_extractor_waits_for_the_last_use_of_a_layer():
         assert extractor(x)["add"].equal(model.add(model.add(x)))
         assert len(ends) == 1, calls                            # only the first call goes to the end
     assert model.training
+
+
+def test_a_forward_that_handles_exceptions_and_extracts_itself():
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+            self.extract = {"": feature_extractor(self.inner, ["0"])}
+            self.ends = 0
+
+        def forward(self, x):
+            try:
+                y = self.extract[""](x)["0"]
+            except Exception:
+                y = x
+            self.ends += 1
+            return y
+
+    model, x = Nested(), minidl.randn(1, 2)
+    extractor = feature_extractor(model, ["inner.0"])
+    for _ in range(3):
+        assert extractor(x)["inner.0"].equal(model.inner[0](x))
+    assert model.ends == 1                                      # the first call; later ones end within the inner run
+    assert not any(module._hooks["post"] for module in model.modules())
+
+
+def test_what_is_no_name_of_a_layer():
+    for names in (None, 5, ["0", ["0"]], [nn.ReLU()]):
+        with pytest.raises(SettingError, match=r"^feature_extractor: got the layers .* expected their names, such as"):
+            feature_extractor(nn.Sequential(nn.ReLU()), names)
+    with pytest.raises(SettingError, match=r"^layer_named: got the layer 'x', .*; it has 'conv1_conv' Conv2d, .* and 16\d more$"):
+        layer_named(resnet50v2(), "x")
 
 
 def test_the_extractor_leaves_errors_and_modes_as_they_are():
@@ -245,6 +278,8 @@ WRONG = {
                       r"wrong shapes: first_conv\.weight is \(4, 3, 1, 3\), expected \(4, 3, 2, 3\)"),
     "another number of axes": (lambda w: changed(w, "predictions", "kernel", lambda k: k[None]), r"wrong shapes: predictions\.0\.weight is "),
     "nan": (lambda w: changed(w, "first_bn", "gamma", lambda g: g * np.nan), r"whose first_bn/gamma is with nan or infinity, expected finite floats"),
+    "too large a number": (lambda w: changed(w, "first_bn", "beta", lambda b: np.full_like(b, 1e300, np.float64)),
+                           "whose first_bn/beta is with nan or infinity"),
     "integers": (lambda w: changed(w, "first_bn", "beta", lambda g: g.astype(np.int32)), r"whose first_bn/beta is of int32, expected finite floats"),
 }
 
@@ -276,7 +311,7 @@ def test_a_truncated_file_changes_nothing(source, tmp_path):
     content = path.read_bytes()
     for length in (0, 1, 7, 100, len(content) // 3, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        assert_refused(source, path, rf"of {length:,} bytes, which is no whole HDF5 file of Keras's \(.*\); delete it and load it again")
+        assert_refused(source, path, rf"of {length:,} bytes, which is no whole HDF5 file of Keras's \(.*\); save the model with model.save\(\"x.h5\"\), or copy the file again")
 
 
 def test_a_file_that_promises_more_than_it_holds(source, tmp_path):
@@ -285,7 +320,7 @@ def test_a_file_that_promises_more_than_it_holds(source, tmp_path):
     with h5py.File(tmp_path / "w.h5", "a") as file:             # chunks that were never written take no room
         file["bare_conv"].create_dataset("bare_conv/kernel", (1 << 20, 1 << 20), np.float32, chunks=(1, 1024))
         file["bare_conv"].attrs["weight_names"] = ["bare_conv/kernel"]
-    assert_refused(source, tmp_path / "w.h5", r"\(/bare_conv/bare_conv/kernel promises 4,398,046,511,104 bytes\); delete it")
+    assert_refused(source, tmp_path / "w.h5", r"\(/bare_conv/bare_conv/kernel promises 4,398,046,511,104 bytes\); save the model")
 
 
 @pytest.mark.parametrize("what", ["text", "empty", "no names", "a folder", "nothing"])
@@ -302,6 +337,58 @@ def test_files_that_are_not_keras_s(source, tmp_path, what):
     message = {"text": "no whole HDF5 file of Keras's", "empty": "an HDF5 file without layers, expected one that Keras saved",
                "no names": r'whose layers have no names .* save the model with model.save\("x.h5"\)'}.get(what, "where there is no file")
     assert_refused(source, path, message)
+
+
+def test_arrays_that_would_take_each_other_s_place(source, tmp_path):
+    """A model inside of a model, and layers listed twice."""
+    weights = weights_of(Small())
+    write_legacy(tmp_path / "a.h5", weights)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        group = file["first_bn"]
+        group["inner/gamma"] = np.ones(4, np.float32)
+        group.attrs["weight_names"] = [b"first_bn/gamma", b"first_bn/beta", b"inner/gamma"]
+    assert_refused(source, tmp_path / "a.h5", "a.h5 with more than one weight of first_bn named 'gamma', expected a model whose names differ")
+    write_legacy(tmp_path / "b.h5", weights)
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file.attrs["layer_names"] = [b"first_conv", b"first_bn", b"bare_conv", b"first_bn"]
+    assert_refused(source, tmp_path / "b.h5", "b.h5 with more than one layer named 'first_bn'")
+    write_numbered(tmp_path / "c.h5", weights)
+    with h5py.File(tmp_path / "c.h5", "a") as file:
+        file["layers/layer_0/layers/dense/vars/0"] = np.ones((2, 2), np.float32)
+    assert_refused(source, tmp_path / "c.h5", "c.h5, which has weights in /layers/layer_0/layers/dense/vars/0, expected a model without models")
+    write_numbered(tmp_path / "d.h5", weights)
+    with h5py.File(tmp_path / "d.h5", "a") as file:
+        file["layers/layer_1/vars"].attrs["name"] = "first_bn"
+    assert_refused(source, tmp_path / "d.h5", "d.h5 with more than one layer named 'first_bn'")
+
+
+def test_arrays_that_are_no_numbers_and_a_dropout_s_seed(source, tmp_path):
+    write_numbered(tmp_path / "w.h5", weights_of(source))
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        file["layers/layer_0/seed_generator/vars/0"] = np.arange(2, dtype=np.uint32)
+        file["layers/layer_1/vars"].attrs["name"] = np.bytes_(b"first_conv")
+    load_keras_weights(Small(), tmp_path / "w.h5")
+    write_legacy(tmp_path / "w.h5", weights_of(source))
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        del file["bare_conv/bare_conv/kernel"]
+        file["bare_conv/bare_conv/kernel"] = "text"
+    assert_refused(source, tmp_path / "w.h5", r"whose bare_conv/kernel is of \S+, expected finite floats")
+
+
+def test_other_names_in_the_file(source, tmp_path):
+    weights = weights_of(source)
+    renamed(weights, "predictions", "probs")
+    write_legacy(tmp_path / "w.h5", weights)
+    model = Small()
+    load_keras_weights(model, tmp_path / "w.h5", renamed={"probs": "predictions"})
+    assert model.predictions[0].weight.equal(source.predictions[0].weight)
+    assert_refused(source, tmp_path / "w.h5", "it lacks the layer predictions; it has the unknown layer probs")
+
+
+@pytest.mark.parametrize(("model", "path"), [(3, "w.h5"), (nn.ReLU(), None), (nn.ReLU(), 5)])
+def test_what_is_no_model_or_path(model, path):
+    with pytest.raises(SettingError, match=r"^load_keras_weights: got a \w+ and a \w+, expected a model and the path of a file"):
+        load_keras_weights(model, path)
 
 
 def test_without_h5py(source, tmp_path, monkeypatch):
@@ -324,7 +411,8 @@ def offline(*_, **__):
 
 def test_weights_of_another_architecture(tmp_path):
     write_legacy(tmp_path / "w.h5", weights_of(Small()))
-    with pytest.raises(MinidlError, match=r"does not fit a ResNet50V2, nothing was loaded \(it lacks the layers conv1_conv"):
+    with pytest.raises(ShapeError, match=r"^resnet50v2: got .*does not fit a ResNet50V2, nothing was loaded \(it lacks the layers conv1_conv.*"
+                                         r"include_top=True and classes=1000 have to be those of the file"):
         resnet50v2(weights=tmp_path / "w.h5")
 
 
@@ -346,16 +434,45 @@ def test_without_a_network_it_says_where_to_put_the_file(tmp_path, monkeypatch):
 
 
 def test_a_published_file_is_found_and_loaded(tmp_path, monkeypatch):
-    """A file of our own in the place of the published one, with its MD5."""
-    source = resnet50v2(include_top=False)
-    path = tmp_path / "data" / "keras" / FILES[False][0]
+    """A file of our own in the place of the published one, with its MD5; in that the top is called "probs"."""
+    source = resnet50v2()
+    path = tmp_path / "data" / "keras" / FILES[True][0]
     path.parent.mkdir(parents=True)
-    write_legacy(path, weights_of(source), ending=":0")
+    weights = weights_of(source)
+    renamed(weights, "predictions", "probs")
+    write_legacy(path, weights, ending=":0")
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(FILES, False, (path.name, md5))
-    for weights in ("imagenet", path, str(path)):
-        model = resnet50v2(include_top=False, weights=weights)
+    monkeypatch.setitem(FILES, True, (path.name, md5))
+    for given in ("imagenet", path, str(path)):
+        model = resnet50v2(weights=given)
         assert all(tensor.equal(source.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_h5py_is_missed_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("a download was tried"))
+    with pytest.raises(MinidlError, match="got no h5py, expected it to read Keras's files"):
+        resnet50v2(weights="imagenet")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"include_top": 3}, "got include_top=3, expected True or False"),
+    ({"include_top": "no", "weights": "x.h5"}, "got include_top='no', expected True or False"),
+    ({"weights": 5}, 'got weights=5, expected None, "imagenet" or the path of a file'),
+    ({"weights": ""}, "got weights='', expected None"), ({"weights": False}, "got weights=False, expected None"),
+    ({"classes": 0}, "got classes=0, expected a positive integer"),
+    ({"classes": 0, "include_top": False}, "got classes=0, expected a positive integer"),
+    ({"weights": "ImageNet"}, 'got ImageNet, where there is no file, expected one that Keras saved, or weights="imagenet"'),
+])
+def test_settings_that_are_none(settings, message):
+    with pytest.raises(MinidlError, match=f"^resnet50v2: {re.escape(message)}"):
+        resnet50v2(**settings)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 1, 64, 64), (1, 3, 31, 64), (1, 64, 64, 3)])
+def test_images_that_are_none(network, shape):
+    with pytest.raises(ShapeError, match=rf"ResNet50V2.*got {re.escape(str(shape))}, expected images \(N, 3, H, W\) of 32×32 and more"):
+        network(minidl.zeros(*shape))
 
 
 def test_classes_that_imagenet_has_not():
@@ -375,7 +492,7 @@ def test_preprocess_input():
 
 @pytest.mark.parametrize(("images", "error", "message"), [
     (minidl.rand(1, 3, 2, 2), OutOfRangeError, "got floats from .* expected pixels from 0 to 255; multiply them by 255"),
-    (minidl.rand(1, 3, 2, 2) * 300 - 30, OutOfRangeError, "got numbers from -.* expected pixels from 0 to 255"),
+    (minidl.arange(12.0).reshape(1, 3, 2, 2) - 3, OutOfRangeError, "got numbers from -3 to 8,.* expected pixels from 0 to 255"),
     (minidl.full((1, 3, 2, 2), float("nan")), OutOfRangeError, "got numbers from nan to nan"),
     (minidl.zeros(1, 2, 2, 3), ShapeError, r"got \(1, 2, 2, 3\), expected \(N, 3, H, W\) in RGB"),
 ])

@@ -71,7 +71,7 @@ def _size(path: Path) -> int:
 
 def _digest(path: Path, unpacked: bool, expected: str) -> str:
     try:
-        return checksum_of(read_payload(path, "download") if unpacked else path.read_bytes(), expected)
+        return checksum_of(read_payload(path, "download") if unpacked else path, expected)
     except MinidlError:
         return "none, as it is no whole gzip file"
 

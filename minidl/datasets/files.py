@@ -72,25 +72,32 @@ def kind_of(checksum: str) -> str:
     return "MD5" if len(checksum) == 32 else "SHA-256"
 
 
-def checksum_of(payload: bytes, expected: str) -> str:
-    """The checksum of the payload, of the same kind as `expected`, in hexadecimal digits."""
-    return hashlib.new(kind_of(expected).replace("-", ""), payload, usedforsecurity=False).hexdigest()
+def checksum_of(payload: bytes | Path, expected: str) -> str:
+    """The checksum of bytes, or of a file, of the same kind as `expected`, in hexadecimal digits."""
+    algorithm = kind_of(expected).replace("-", "").lower()
+    if isinstance(payload, bytes):
+        return hashlib.new(algorithm, payload, usedforsecurity=False).hexdigest()
+    with open(payload, "rb") as file:                       # piece by piece
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def verify(path: Path, payload: bytes, expected: str, where: str, known: dict[str, str] | None = None) -> None:
-    """Compare the payload of a file with the checksum that it should have; once for a file that does not change.
+def verify(path: Path, payload: bytes | None, expected: str, where: str, known: dict[str, str] | None = None,
+           fix: str = "delete it and load it again, or give another root") -> None:
+    """Compare the payload of a file (None: all of it) with the checksum that it should have; once for a file that does
+    not change.
 
-    known: checksum -> whose file it is, to say so where a file of another dataset is in this place.
+    known: checksum -> whose file it is, to say so where a file of another dataset is in this place. fix: what to do.
     """
     about = path.stat()
     key = (str(path.resolve()), about.st_size, about.st_mtime_ns, expected)
     if key in _verified:
         return
-    found, kind = checksum_of(payload, expected), kind_of(expected)
+    found, kind = checksum_of(path if payload is None else payload, expected), kind_of(expected)
+    size = about.st_size if payload is None else len(payload)
     if found != expected:
         whose = f", which is the file of {known[found]}" if known and found in known else ""
-        raise MinidlError(f"got {path} with {len(payload):,} bytes of {kind} {found}{whose}, expected {kind} "
-                          f"{expected}; delete it and load it again, or give another root", where=where)
+        raise MinidlError(f"got {path} with {size:,} bytes of {kind} {found}{whose}, expected {kind} {expected}; {fix}",
+                          where=where)
     _verified.add(key)
 
 

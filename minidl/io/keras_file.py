@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from minidl.errors import MinidlError, SettingError, ShapeError
 from minidl.nn import BatchNorm1d, BatchNorm2d, Conv2d, Linear, Module
 from minidl.tensors import Tensor
 
+V = TypeVar("V")
 # Keras's name of an array -> its name here, in the order in which Keras numbers them, for each kind of layer
 _OF_WEIGHTED = {"kernel": "weight", "bias": "bias"}
 _OF_BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -28,24 +29,30 @@ _KINDS: dict[type[Module], dict[str, str]] = {Conv2d: _OF_WEIGHTED, Linear: _OF_
 _SHOWN = 4                                                      # names in an error
 
 
-def load_keras_weights(model: Module, path: str | Path) -> None:
+def load_keras_weights(model: Module, path: str | Path, renamed: Mapping[str, str] | None = None) -> None:
     """Put the weights that Keras saved into a model whose layers have Keras's names.
+
+    renamed: a layer's name in the file -> its name in the model, where the file has another one.
 
     Conv2d takes Conv2D's kernel, (KH, KW, C, O) -> (O, C, KH, KW); Linear takes Dense's, (C, O) -> (O, C); BatchNorm
     takes gamma, beta, moving_mean and moving_variance. A layer's name is its path in the model; of "predictions.0" it
-    is "predictions", as a Keras layer may have its activation built in. Layers without weights need not agree.
+    is "predictions", as a Keras layer may have its activation built in. Layers without weights need not agree. Models
+    inside of models are not read. What kind of layer the weights are of is not in the file, only names and shapes are.
 
-    Raises `MinidlError` for a file that is none of Keras's or damaged, and where the layers, their weights or shapes
-    differ: all is compared before anything changes, and the model is as it was.
+    Raises `MinidlError` for a file that is none of Keras's or damaged, and `ShapeError` where the layers, their weights
+    or shapes differ: all is compared before anything changes, and the model is as it was.
     """
-    path = Path(path)
+    if not isinstance(model, Module) or not isinstance(path, str | Path):
+        raise SettingError(f"got a {type(model).__name__} and a {type(path).__name__}, expected a model and the path "
+                           f"of a file", where="load_keras_weights")
+    path = Path(path).expanduser()
     layers = dict(_layers_with_weights(model))
-    found = _read(path)
+    found = _once([((renamed or {}).get(name, name), weights) for name, weights in _read(path).items()], "layer", path)
     problems = _compared(layers, {layer: set(weights) for layer, weights in found.items()})
     if problems:
-        raise MinidlError(f"got {path}, which does not fit a {type(model).__name__}, nothing was loaded "
-                          f"({'; '.join(problems)}); expected the weights of the same architecture",
-                          where="load_keras_weights")
+        raise ShapeError(f"got {path}, which does not fit a {type(model).__name__}, nothing was loaded "
+                         f"({'; '.join(problems)}); expected the weights of the same architecture",
+                         where="load_keras_weights")
     state: dict[str, Tensor] = {}
     for keras_name, (own_path, layer) in layers.items():
         for keras_weight, own_weight in _KINDS[type(layer)].items():
@@ -55,7 +62,7 @@ def load_keras_weights(model: Module, path: str | Path) -> None:
     try:
         model.load_state_dict(state, strict=False)              # checks all shapes before it changes anything
     except ShapeError as error:
-        raise MinidlError(f"got {path}: {error.message}", where="load_keras_weights") from None
+        raise ShapeError(f"got {path}: {error.message}", where="load_keras_weights") from None
 
 
 def _in_our_order(array: np.ndarray) -> np.ndarray:
@@ -105,13 +112,19 @@ def _some(names: Sequence[str], others: Sequence[str] = ()) -> str:
 
 # -- the file ----------------------------------------------------------------------------------------------------------
 
-def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """{layer: {weight: array}} of the layers that have weights, whole and finite, in the order of the file."""
+def hdf5() -> Any:
+    """The package h5py, or an error that says how to get it."""
     try:
         import h5py
     except ImportError:
         raise MinidlError("got no h5py, expected it to read Keras's files; install it with pip install h5py (it is the "
                           "extra keras)", where="load_keras_weights") from None
+    return h5py
+
+
+def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """{layer: {weight: array}} of the layers that have weights, whole and finite, in the order of the file."""
+    h5py = hdf5()
     if not path.is_file():
         raise MinidlError(f"got {path}, where there is no file, expected one that Keras saved",
                           where="load_keras_weights")
@@ -119,46 +132,65 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
             if "layer_names0" in group.attrs or "layer_names" in group.attrs:
-                layers = _read_legacy(group)
+                layers = _read_legacy(group, path)
             elif "layers" in file:
                 layers = _read_numbered(file["layers"], path)
             else:
                 raise MinidlError(f"got {path}, an HDF5 file without layers, expected one that Keras saved",
                                   where="load_keras_weights")
+    except MinidlError:
+        raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error.args[0] if error.args else type(error).__name__).partition("\n")[0]
         size = f"{path.stat().st_size:,} bytes"
-        raise MinidlError(f"got {path} of {size}, which is no whole HDF5 file of Keras's ({_first_line(error)}); "
-                          f"delete it and load it again", where="load_keras_weights") from None
+        raise MinidlError(f'got {path} of {size}, which is no whole HDF5 file of Keras\'s ({reason}); save the model '
+                          f'with model.save("x.h5"), or copy the file again', where="load_keras_weights") from None
     return {layer: {name: _checked(array, f"{layer}/{name}", path) for name, array in weights.items()}
             for layer, weights in layers.items() if weights}
 
 
-def _read_legacy(group: Any) -> dict[str, dict[str, np.ndarray]]:
+def _read_legacy(group: Any, path: Path) -> dict[str, dict[str, np.ndarray]]:
     """The layout with lists of names: "conv1_conv/kernel:0", and without ":0" since Keras 3."""
-    return {layer: {weight.rpartition("/")[2].partition(":")[0]: _array(group[layer][weight])
-                    for weight in _names(group[layer], "weight_names")}
-            for layer in _names(group, "layer_names")}
+    return _once([(layer, _once([(weight.rpartition("/")[2].partition(":")[0], _array(group[layer][weight]))
+                                 for weight in _names(group[layer], "weight_names")], f"weight of {layer}", path))
+                  for layer in _names(group, "layer_names")], "layer", path)
+
+
+def _once(named: Sequence[tuple[str, V]], what: str, path: Path) -> dict[str, V]:
+    """A dict of these, none of which may be named like another: one would take the other's place."""
+    found = dict(named)
+    if len(found) < len(named):
+        names = [name for name, _ in named]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MinidlError(f"got {path} with more than one {what} named {twice!r}, expected a model whose names differ, "
+                          f"without models inside of it", where="load_keras_weights")
+    return found
 
 
 def _array(dataset: Any) -> np.ndarray:
     """The numbers of a dataset, if the file can hold as many: Keras does not compress them."""
     if dataset.nbytes > dataset.file.id.get_filesize():
         raise ValueError(f"{dataset.name} promises {dataset.nbytes:,} bytes")
-    array: np.ndarray = dataset[()]
-    return array
+    return np.asarray(dataset[()])
 
 
 def _names(group: Any, attribute: str) -> list[str]:
     """A list of names among a group's attributes; a long one is cut into attributes with numbers."""
     parts = (attribute, *(f"{attribute}{i}" for i in range(len(group.attrs))))
-    return [name.decode() if isinstance(name, bytes) else str(name) for part in parts
-            if part in group.attrs for name in group.attrs[part]]
+    return [_text(name) for part in parts if part in group.attrs for name in group.attrs[part]]
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _read_numbered(group: Any, path: Path) -> dict[str, dict[str, np.ndarray]]:
     """The layout of Keras 3's save_weights: how many arrays a layer has, and of how many axes, tells what they are."""
-    layers: dict[str, dict[str, np.ndarray]] = {}
+    layers: list[tuple[str, dict[str, np.ndarray]]] = []
     for part in group.values():
+        for place in (place for place in _arrays_below(part) if not place.startswith(("vars/", "seed_generator/"))):
+            raise MinidlError(f"got {path}, which has weights in {part.name}/{place}, expected a model without models "
+                              f"inside of it", where="load_keras_weights")
         arrays = [_array(part["vars"][str(i)]) for i in range(len(part["vars"]))]
         if arrays and "name" not in part["vars"].attrs:
             raise MinidlError(f'got {path}, whose layers have no names (older versions of Keras 3 wrote none), '
@@ -166,17 +198,25 @@ def _read_numbered(group: Any, path: Path) -> dict[str, dict[str, np.ndarray]]:
         if arrays:
             kind = _OF_BATCH_NORM if arrays[0].ndim == 1 else _OF_WEIGHTED
             names = [*kind, *(f"array {i}" for i in range(len(kind), len(arrays)))]
-            layers[str(part["vars"].attrs["name"])] = dict(zip(names, arrays, strict=False))
-    return layers
+            layers.append((_text(part["vars"].attrs["name"]), dict(zip(names, arrays, strict=False))))
+    return _once(layers, "layer", path)
+
+
+def _arrays_below(group: Any) -> list[str]:
+    """The paths of all datasets in a group, from there."""
+    places: list[str] = []
+    group.visititems(lambda name, item: places.append(name) if hasattr(item, "nbytes") else None)
+    return places
 
 
 def _checked(array: np.ndarray, name: str, path: Path) -> np.ndarray:
-    """The array, if it is one of finite floats."""
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        what = f"of {array.dtype}" if array.dtype.kind != "f" else "with nan or infinity"
-        raise MinidlError(f"got {path}, whose {name} is {what}, expected finite floats", where="load_keras_weights")
+    """The array in float32, if it is one of floats that are finite there."""
+    if array.dtype.kind != "f":
+        raise MinidlError(f"got {path}, whose {name} is of {array.dtype}, expected finite floats",
+                          where="load_keras_weights")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise MinidlError(f"got {path}, whose {name} is with nan or infinity, expected finite floats",
+                          where="load_keras_weights")
     return array
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip("'\"").partition("\n")[0] or type(error).__name__

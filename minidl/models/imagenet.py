@@ -8,6 +8,7 @@ from pathlib import Path
 from minidl.datasets.download import download
 from minidl.datasets.files import data_root, read_bytes, verify
 from minidl.errors import OutOfRangeError, SettingError, ShapeError
+from minidl.nn.functional.checks import check_tensors
 from minidl.tensors import Tensor
 
 FOLDER = "keras"                                            # below the folder of the datasets
@@ -22,6 +23,7 @@ def preprocess_input(images: Tensor) -> Tensor:
     images: (…, 3, H, W) in RGB, bytes or floats. Raises `OutOfRangeError` for numbers outside of 0…255, and for floats
     that are all within 0…1, which are pixels divided by 255 already.
     """
+    check_tensors("preprocess_input", images)
     if images.ndim < 3 or images.shape[-3] != 3:
         raise ShapeError(f"got {tuple(images.shape)}, expected (N, 3, H, W) in RGB", where="preprocess_input")
     x = images if images.is_floating_point() else images.float()
@@ -42,6 +44,7 @@ def decode_predictions(probabilities: Tensor, top: int = 5) -> list[list[tuple[s
     probabilities: (N, 1000), as `resnet50v2` returns them. The names are in Keras's imagenet_class_index.json (35 kB),
     found and downloaded like its weights.
     """
+    check_tensors("decode_predictions", probabilities)
     if probabilities.ndim != 2 or probabilities.shape[1] != 1000:
         raise ShapeError(f"got {tuple(probabilities.shape)}, expected (N, 1000): a probability for each class of "
                          f"ImageNet", where="decode_predictions")
@@ -71,7 +74,12 @@ def published_file(url: str, md5: str, where: str) -> Path:
     own = data_root() / FOLDER / name
     for path in (own, OF_KERAS.expanduser() / name):
         if path.is_file():
-            verify(path, read_bytes(path, where), md5, where)
+            verify_published(path, md5, where)
             return path
     download([url], own, md5, where, unpacked=False)
     return own
+
+
+def verify_published(path: Path, md5: str, where: str) -> None:
+    """Refuse a file that is named like a published one but is another, or damaged."""
+    verify(path, None, md5, where, fix="delete it and load it again, or give your own file another name")

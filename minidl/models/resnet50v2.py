@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minidl import nn
-from minidl.datasets.files import read_bytes, verify
-from minidl.errors import SettingError
-from minidl.io import load_keras_weights
-from minidl.models.imagenet import published_file
+from minidl.errors import MinidlError, SettingError, ShapeError
+from minidl.io.keras_file import hdf5, load_keras_weights
+from minidl.models.imagenet import published_file, verify_published
 from minidl.nn.init import xavier_uniform_, zeros_
+from minidl.nn.module import positive
 from minidl.tensors import Tensor
 
 # The files that Keras publishes, and their MD5 (no SHA-256 is published)
 FROM = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
 FILES = {True: ("resnet50v2_weights_tf_dim_ordering_tf_kernels.h5", "3ef43a0b657b3be2300d5770ece849e0"),
          False: ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "fac2f116257151a9d068a22e544a4917")}
+OLD_NAMES = {"probs": "predictions"}                        # when these files were made, the top was called otherwise
 EPS, MOMENTUM = 1.001e-5, 0.01                              # Keras's epsilon here; its momentum of 0.99 is 0.01 here
 # stage: the width of its bottleneck, how many blocks, and the stride of the last of them
 STAGES = {"conv2": (64, 3, 2), "conv3": (128, 4, 2), "conv4": (256, 6, 2), "conv5": (512, 3, 1)}
@@ -113,6 +114,9 @@ class ResNet50V2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images (N, 3, H, W) -> probabilities (N, classes), or features (N, 2048, H / 32, W / 32)."""
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 32:
+            raise ShapeError(f"got {tuple(images.shape)}, expected images (N, 3, H, W) of 32×32 and more",
+                             where="ResNet50V2")
         x = self.conv1_conv(images)                         # for 224×224: (N, 3, 224, 224) -> (N, 64, 112, 112)
         x = self.pool1_pool(self.pool1_pad(x))              # -> (N, 64, 56, 56)
         for block in blocks():                              # -> (N, 256, 28, 28), (N, 512, 14, 14), (N, 1024, 7, 7),
@@ -134,19 +138,33 @@ def resnet50v2(include_top: bool = True, weights: str | Path | None = None, clas
     top.
 
     Images are (N, 3, H, W) of 32×32 and more, in RGB, made ready by `imagenet.preprocess_input`. Call `eval()` before
-    use; `predictions.0` are the scores before the softmax. Raises `MinidlError` for weights that do not fit, are
-    damaged, or are published but have another MD5.
+    use; `predictions.0` are the scores before the softmax. Raises `SettingError` for settings that are none,
+    `ShapeError` for weights that do not fit, `MinidlError` for a file that is damaged, or published with another MD5.
     """
-    is_imagenet = str(weights) == "imagenet"
+    if not isinstance(include_top, bool):
+        raise SettingError(f"got include_top={include_top!r}, expected True or False", where="resnet50v2")
+    if weights is not None and (not isinstance(weights, str | Path) or not str(weights)):
+        raise SettingError(f'got weights={weights!r}, expected None, "imagenet" or the path of a file',
+                           where="resnet50v2")
+    positive(classes, "classes", "resnet50v2")
+    is_imagenet = weights == "imagenet"
     if is_imagenet and include_top and classes != 1000:
         raise SettingError(f'got classes={classes}, expected 1000, which weights="imagenet" have; load them with '
                            f"include_top=False, or without classes", where="resnet50v2")
     if weights is None:
         return ResNet50V2(include_top, classes)
     file, md5 = FILES[include_top]
-    path = published_file(f"{FROM}{file}", md5, "resnet50v2") if is_imagenet else Path(weights)
-    if path.name == file and not is_imagenet:               # it says that it is the published one
-        verify(path, read_bytes(path, "resnet50v2"), md5, "resnet50v2")
+    hdf5()                                                  # if it is missing, that is said before anything is loaded
+    path = published_file(f"{FROM}{file}", md5, "resnet50v2") if is_imagenet else Path(weights).expanduser()
+    if not path.is_file():
+        raise MinidlError(f'got {path}, where there is no file, expected one that Keras saved, or weights="imagenet"',
+                          where="resnet50v2")
+    if path.name == file:                                   # it says that it is the published one
+        verify_published(path, md5, "resnet50v2")
     model = ResNet50V2(include_top, classes)
-    load_keras_weights(model, path)
+    try:
+        load_keras_weights(model, path, renamed=OLD_NAMES)
+    except ShapeError as error:
+        raise ShapeError(f"{error.message}; include_top={include_top} and classes={classes} have to be those of the "
+                         f"file", where="resnet50v2") from None
     return model

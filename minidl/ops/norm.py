@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from minidl import kernels
 from minidl.backend import Array, backend_of, xp_of
+from minidl.errors import ShapeError
 from minidl.graph import Op
 from minidl.kernels.layout import rows_of_channels
 
@@ -57,12 +58,16 @@ class ScaleShift(Op):
     dtype_rule = "same"
 
     def forward(self, x: Array, s: Array, t: Array | None = None) -> Array:
+        if x.ndim < 2 or any(v is not None and v.shape != x.shape[1:2] for v in (s, t)):
+            given = ", ".join(f"{v.shape}" for v in (s, t) if v is not None)
+            raise ShapeError(f"got x {x.shape} with {given}, expected (N, C, …) with a number for each channel",
+                             where="ScaleShift")
         rows = rows_of_channels(x, (0, *range(2, x.ndim)))
         if rows is not None and (passes := kernels.passes_for(rows)):
             y = passes.scale_shift(rows, s, t)                               # (N*H*W, C)
             n, _, *size = x.shape
             return y.reshape(n, *size, -1).transpose(0, 3, 1, 2) if size else y              # (N, C, H, W)
-        per_channel = (1, -1) + (1,) * (x.ndim - 2)                          # (C,) -> (1, C, 1, 1)
+        per_channel = (1, len(s)) + (1,) * (x.ndim - 2)                          # (C,) -> (1, C, 1, 1)
         y = x * s.reshape(per_channel)
         return y if t is None else y + t.reshape(per_channel)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minidl.errors import SettingError
 from minidl.nn.module import Module
 from minidl.nn.utils.modes import evaluating
 from minidl.tensors import Tensor
+
+SHOWN = 12                                                      # layers in an error
 
 
 def layer_named(model: Module, name: str, where: str = "layer_named") -> Module:
@@ -22,7 +24,9 @@ def layer_named(model: Module, name: str, where: str = "layer_named") -> Module:
     if name in layers:
         return layers[name]
     near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.5)
-    known = ", ".join(f"{path!r} {type(layers[path]).__name__}" for path in (near or layers)) or "none"
+    shown = near or list(layers)[:SHOWN]
+    known = ", ".join(f"{path!r} {type(layers[path]).__name__}" for path in shown) or "none"
+    known += f" and {len(layers) - SHOWN} more" if not near and len(layers) > SHOWN else ""
     words = "it has" if not near else "the nearest is" if len(near) == 1 else "the nearest are"
     raise SettingError(f"got the layer {name!r}, expected a part of the model; {words} {known}", where=where)
 
@@ -32,7 +36,8 @@ def capture(model: Module, images: Tensor, layers: Sequence[str]) -> dict[str, T
 
     model: images (N, C, H, W) -> anything. A convolution's output is (N, O, OH, OW). The outputs belong to the graph,
     so they can be differentiated with respect to `images`; under `no_grad` they are plain numbers. A layer that is used
-    several times gives its last output. The model is left as it was.
+    several times gives its last output. The model is left as it was. Meanwhile it belongs to the thread that asks: what
+    another one runs through it would be captured too.
 
     Raises `SettingError` for a name that is not there (with the nearest), and for a layer that forward does not reach.
     """
@@ -51,7 +56,8 @@ class FeatureExtractor:
     """Images (N, C, H, W) -> {name: output}; made by `feature_extractor`.
 
     The first call goes through all of forward and counts how often each layer is used. From then on forward ends once
-    all of them have been, so that a shallow layer costs little.
+    all of them have been used as often, so that a shallow layer costs little. A model that uses its layers now more and
+    now less often is for `capture`. The layers are those that were there when the extractor was made.
     """
 
     def __init__(self, model: Module, layer_names: Sequence[str], where: str = "feature_extractor") -> None:
@@ -69,12 +75,20 @@ class FeatureExtractor:
 
 
 class _HaveAll(BaseException):
-    """Ends a forward pass whose rest is not needed. No Exception, which a model's own forward might handle."""
+    """Ends a forward pass whose rest is not needed. No Exception, which a model's own forward might handle.
+
+    Each run has its own: a forward may use an extractor itself.
+    """
 
 
 def _found(model: Module, names: Sequence[str], where: str) -> dict[str, Module]:
     """{name: layer}."""
-    return {name: layer_named(model, name, where) for name in ([names] if isinstance(names, str) else names)}
+    names = [names] if isinstance(names, str) else names
+    names = list(names) if isinstance(names, Iterable) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SettingError(f"got the layers {names!r}, expected their names, such as ['0'] or ['conv1_conv']",
+                           where=where)
+    return {name: layer_named(model, name, where) for name in names}
 
 
 def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[str, int],
@@ -82,7 +96,7 @@ def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[st
     """{name: output}. uses: how often each layer is called, if it is known; else that is found out and put there."""
     outputs: dict[str, Tensor] = {}
     calls = dict.fromkeys(layers, 0)
-    expected = dict(uses)
+    expected, enough = dict(uses), _HaveAll()
 
     def keep(name: str) -> Any:
         def hook(layer: Module, arguments: tuple[Any, ...], output: Any) -> None:
@@ -92,7 +106,7 @@ def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[st
             outputs[name] = output.clone()                      # the next layer may change its input in place
             calls[name] += 1
             if calls == expected:
-                raise _HaveAll
+                raise enough
 
         return hook
 
@@ -100,8 +114,11 @@ def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[st
         stack.enter_context(evaluating(model))
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_hook(keep(name)))
-        stack.enter_context(contextlib.suppress(_HaveAll))
-        model(images)
+        try:
+            model(images)
+        except _HaveAll as end:
+            if end is not enough:
+                raise
     for name in layers:
         if name not in outputs:
             raise SettingError(f"the model's forward never calls the layer {name!r}, so it has no output; name another",

@@ -24,13 +24,18 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     check_floats("batch_norm", input, running_mean, running_var, weight, bias)
     if input.ndim < 2:
         raise ShapeError(f"got {input.shape}, expected (N, C, …)", where="batch_norm")
-    per_channel = (1, input.shape[1]) + (1,) * (input.ndim - 2)              # (C,) -> (1, C, 1, 1)
+    channels = input.shape[1]
+    for name, x in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
+        if x is not None and x.shape != (channels,):
+            raise ShapeError(f"got {name} {tuple(x.shape)} for {tuple(input.shape)}, expected ({channels},), a number "
+                             f"for each channel", where="batch_norm")
+    per_channel = (1, channels) + (1,) * (input.ndim - 2)                    # (C,) -> (1, C, 1, 1)
     axes = (0, *range(2, input.ndim))
     if not training and (running_mean is None or running_var is None):
         raise SettingError("got no running statistics outside of training, expected running_mean and running_var; use "
                            "training=True to normalize by the batch", where="batch_norm")
     if training or running_mean is None or running_var is None:
-        n = input.numel() // max(1, input.shape[1])
+        n = input.numel() // max(1, channels)
         if training and n < 2:
             raise ShapeError(f"got {input.shape}, one value per channel, whose variance is 0; train with a batch of 2 "
                              f"or more, or call model.eval()", where="batch_norm")
@@ -43,6 +48,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                 running_var += momentum * (unbiased - running_var)
         return _scaled(y, weight, bias, per_channel)
     # (x - μ) / √(v + ε) · w + b  =  s · x + t,   with   s = w / √(v + ε),   t = b - s · μ
+    # As in PyTorch; where μ is much larger than √v, digits of s · x and t cancel.
     check_same_dtype(input, weight, bias)
     s = 1 / (running_var + eps).sqrt()                                       # (C,)
     s = s if weight is None else s * weight
