@@ -6,7 +6,7 @@ They derive from `RuntimeError`, as PyTorch's do, so a lesson's `except RuntimeE
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class MinidlError(RuntimeError):
@@ -68,6 +68,16 @@ class ModuleError(MinidlError, TypeError):
 
 class NotWrittenError(ModuleError, NotImplementedError):
     """A method that a subclass has to write and did not."""
+
+
+def some(names: Sequence[str], most: int, between: str = ", ", others: Sequence[str] = (), cutoff: float = 0.5) -> str:
+    """The first of the names and how many more there are, for an error. others: beside each stands the nearest of them.
+    """
+    shown = []
+    for name in names[:most]:
+        near = difflib.get_close_matches(name, others, n=1, cutoff=cutoff)
+        shown.append(f"{name} (it has {near[0]})" if near else name)
+    return between.join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class NoSuchName(AttributeError):

@@ -8,7 +8,6 @@ file or in the group `model_weights`. That of Keras 3's `save_weights("x.weights
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minidl.creation import from_numpy
-from minidl.errors import MinidlError, SettingError, ShapeError
+from minidl.errors import MinidlError, SettingError, ShapeError, some
 from minidl.nn import BatchNorm1d, BatchNorm2d, Conv2d, Linear, Module
 from minidl.tensors import Tensor
 
@@ -51,7 +50,7 @@ def load_keras_weights(model: Module, path: str | Path, renamed: Mapping[str, st
     problems = _compared(layers, {layer: set(weights) for layer, weights in found.items()})
     if problems:
         raise ShapeError(f"got {path}, which does not fit a {type(model).__name__}, nothing was loaded "
-                         f"({'; '.join(problems)}); expected the weights of the same architecture",
+                         f"({problems}); expected the weights of the same architecture",
                          where="load_keras_weights")
     state: dict[str, Tensor] = {}
     for keras_name, (own_path, layer) in layers.items():
@@ -91,23 +90,20 @@ def _weights_of(layer: Module) -> set[str]:
     return {theirs for theirs, ours in _KINDS[type(layer)].items() if getattr(layer, ours) is not None}
 
 
-def _compared(layers: Mapping[str, tuple[str, Module]], found: Mapping[str, set[str]]) -> list[str]:
+def _compared(layers: Mapping[str, tuple[str, Module]], found: Mapping[str, set[str]]) -> str:
     """How the names in a file differ from those of the model, in words; nothing if they do not."""
-    missing, unknown = ([name for name in some if name not in others] for some, others in
-                        ((layers, found), (found, layers)))
-    problems = [f"it lacks the layer{'s' * (len(missing) > 1)} {_some(missing, unknown)}"] if missing else []
-    problems += [f"it has the unknown layer{'s' * (len(unknown) > 1)} {_some(unknown)}"] if unknown else []
+    missing = [name for name in layers if name not in found]
+    unknown = [name for name in found if name not in layers]
+    problems = []
+    if missing:
+        shown = some(missing, _SHOWN, others=unknown, cutoff=0.8)
+        problems.append(f"it lacks the layer{'s' * (len(missing) > 1)} {shown}")
+    if unknown:
+        problems.append(f"it has the unknown layer{'s' * (len(unknown) > 1)} {some(unknown, _SHOWN)}")
     for name in layers:
         if name in found and (own := _weights_of(layers[name][1])) != found[name]:
             problems.append(f"{name} has {', '.join(sorted(found[name]))}, expected {', '.join(sorted(own))}")
-    return [*problems[:_SHOWN], f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else problems
-
-
-def _some(names: Sequence[str], others: Sequence[str] = ()) -> str:
-    """A few of the names, each with the nearest of the others."""
-    near = [difflib.get_close_matches(name, others, 1, cutoff=0.8) for name in names[:_SHOWN]]
-    shown = [f"{name} (it has {match[0]})" if match else name for name, match in zip(names[:_SHOWN], near, strict=True)]
-    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return some(problems, _SHOWN, "; ")
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------

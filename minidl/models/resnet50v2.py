@@ -155,12 +155,15 @@ def resnet50v2(include_top: bool = True, weights: str | Path | None = None, clas
         return ResNet50V2(include_top, classes)
     file, md5 = FILES[include_top]
     hdf5()                                                  # if it is missing, that is said before anything is loaded
-    path = published_file(f"{FROM}{file}", md5, "resnet50v2") if is_imagenet else Path(weights).expanduser()
-    if not path.is_file():
-        raise MinidlError(f'got {path}, where there is no file, expected one that Keras saved, or weights="imagenet"',
-                          where="resnet50v2")
-    if path.name == file:                                   # it says that it is the published one
-        verify_published(path, md5, "resnet50v2")
+    if is_imagenet:
+        path = published_file(f"{FROM}{file}", md5, "resnet50v2")
+    else:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise MinidlError(f'got {path}, where there is no file, expected one that Keras saved, or '
+                              f'weights="imagenet"', where="resnet50v2")
+        if path.name == file:                               # it says that it is the published one
+            verify_published(path, md5, "resnet50v2")
     model = ResNet50V2(include_top, classes)
     try:
         load_keras_weights(model, path, renamed=OLD_NAMES)

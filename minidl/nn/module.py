@@ -6,7 +6,6 @@ found by looking at the attributes in the order in which they were set.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import operator
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from minidl.errors import (
     SettingError,
     ShapeError,
     no_such_name,
+    some,
 )
 from minidl.recording import HookHandle, no_grad
 from minidl.tensors import Tensor, forget_gradients
@@ -326,12 +326,10 @@ class Module:
         unexpected = [name for name in state if name not in own]
         wrong = [f"{name} is {tuple(state[name].shape)}, expected {own[name].shape}" for name in own
                  if name in state and tuple(state[name].shape) != own[name].shape]
-        problems = [f"wrong shapes: {_some(wrong, '; ')}"] if wrong else []
+        problems = [f"wrong shapes: {some(wrong, _SHOWN, '; ')}"] if wrong else []
         if strict:
-            near = {name: difflib.get_close_matches(name, unexpected, 1, cutoff=0.5) for name in missing[:_SHOWN]}
-            named = [f"{name} (it has {near[name][0]})" if near.get(name) else name for name in missing]
-            problems += [f"missing: {_some(named)}"] if missing else []
-            problems += [f"unexpected: {_some(unexpected)}"] if unexpected else []
+            problems += [f"missing: {some(missing, _SHOWN, others=unexpected)}"] if missing else []
+            problems += [f"unexpected: {some(unexpected, _SHOWN)}"] if unexpected else []
         if problems:
             hint = _prefix_hint(list(own), list(state)) if strict else ""
             raise ShapeError(f"the state does not fit, nothing was loaded ({'; '.join(problems)}){hint}",
@@ -487,11 +485,6 @@ class Module:
 
 
 _SHOWN = 8          # names in an error
-
-
-def _some(names: list[str], between: str = ", ") -> str:
-    shown = between.join(names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _prefix_hint(own: list[str], given: list[str]) -> str:

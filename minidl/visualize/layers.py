@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from minidl.errors import SettingError
+from minidl.errors import SettingError, some
 from minidl.nn.module import Module
 from minidl.nn.utils.modes import evaluating
 from minidl.tensors import Tensor
@@ -24,9 +24,7 @@ def layer_named(model: Module, name: str, where: str = "layer_named") -> Module:
     if name in layers:
         return layers[name]
     near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.5)
-    shown = near or list(layers)[:SHOWN]
-    known = ", ".join(f"{path!r} {type(layers[path]).__name__}" for path in shown) or "none"
-    known += f" and {len(layers) - SHOWN} more" if not near and len(layers) > SHOWN else ""
+    known = some([f"{path!r} {type(layers[path]).__name__}" for path in near or layers], SHOWN) or "none"
     words = "it has" if not near else "the nearest is" if len(near) == 1 else "the nearest are"
     raise SettingError(f"got the layer {name!r}, expected a part of the model; {words} {known}", where=where)
 
@@ -96,7 +94,7 @@ def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[st
     """{name: output}. uses: how often each layer is called, if it is known; else that is found out and put there."""
     outputs: dict[str, Tensor] = {}
     calls = dict.fromkeys(layers, 0)
-    expected, enough = dict(uses), _HaveAll()
+    enough = _HaveAll()
 
     def keep(name: str) -> Any:
         def hook(layer: Module, arguments: tuple[Any, ...], output: Any) -> None:
@@ -105,7 +103,7 @@ def _run(model: Module, images: Tensor, layers: dict[str, Module], uses: dict[st
                                    f"layer inside it", where=where)
             outputs[name] = output.clone()                      # the next layer may change its input in place
             calls[name] += 1
-            if calls == expected:
+            if calls == uses:
                 raise enough
 
         return hook

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from minidl import creation
 from minidl.autograd import no_grad
@@ -13,9 +12,8 @@ from minidl.errors import DtypeError, OutOfRangeError, SettingError, ShapeError
 from minidl.functions import cat, stack
 from minidl.kernels import use_kernels
 from minidl.nn.module import Module
-from minidl.nn.utils.modes import evaluating
 from minidl.tensors import Tensor
-from minidl.visualize.layers import capture, layer_named
+from minidl.visualize.layers import FeatureExtractor, layer_named
 
 BATCH = 128             # images in one forward pass
 
@@ -62,24 +60,24 @@ def receptive_field(model: Module, layer: str, image_shape: tuple[int, int, int]
     """
     if not isinstance(image_shape, Sequence) or len(image_shape) != 3 or min(image_shape) < 1:
         raise ShapeError(f"got image_shape={image_shape}, expected (C, H, W)", where="receptive_field")
-    layer_named(model, layer, "receptive_field")
-    with no_grad(), evaluating(model):
-        clean = capture(model, _zeros(model, (1, *image_shape)), [layer])[layer]
+    answers = FeatureExtractor(model, [layer], "receptive_field")
+    with no_grad():
+        clean = answers(_zeros(model, (1, *image_shape)))[layer]
         if clean.isnan().any():
             raise SettingError(f"the layer {layer!r} answers nan for an image of zeros, expected numbers; look for nan "
                                f"in the weights", where="receptive_field")
         height, width = image_shape[1:]
         if clean.ndim != 4:
             return ReceptiveField((height, width), (0, 0), (0, 0))
-        (r, j, o), (r2, j2, o2) = (_along(model, layer, image_shape, axis) for axis in (1, 2))
+        (r, j, o), (r2, j2, o2) = (_along(answers, image_shape, axis) for axis in (1, 2))
     return ReceptiveField((r, r2), (j, j2), (o, o2))
 
 
-def _along(model: Module, layer: str, image_shape: tuple[int, int, int], axis: int) -> tuple[int, int, int]:
+def _along(answers: FeatureExtractor, image_shape: tuple[int, int, int], axis: int) -> tuple[int, int, int]:
     """Size, stride and offset along rows (axis 1) or columns (axis 2) of the image, by three outputs in the middle."""
     for times in (1, 2, 4, 8):
         shape = [side * times if i == axis else side for i, side in enumerate(image_shape)]
-        touched = _touched(model, layer, shape, axis)                                   # (rows, outputs)
+        touched = _touched(answers, shape, axis)                                        # (rows, outputs)
         if touched is None or (times > 1 and touched.all()):                            # all depends on all
             break
         if touched.shape[1] < 3:
@@ -96,37 +94,32 @@ def _along(model: Module, layer: str, image_shape: tuple[int, int, int], axis: i
     return image_shape[axis], 0, 0
 
 
-def _touched(model: Module, layer: str, shape: Sequence[int], axis: int) -> Tensor | None:
+def _touched(answers: FeatureExtractor, shape: Sequence[int], axis: int) -> Tensor | None:
     """(rows of the image, rows of the output), bool: does that output depend on that row? Columns for axis 2.
 
     None if the model does not take images of this shape (C, H, W).
     """
     parts = []
     for start in range(0, shape[axis], BATCH):
-        images = _zeros(model, (min(BATCH, shape[axis] - start), *shape))
+        images = _zeros(answers.model, (min(BATCH, shape[axis] - start), *shape))
         for n, image in enumerate(images):
             image.select(axis, start + n).fill_(float("nan"))
-        output = _output(model, layer, images)
+        output = _output(answers, images)
         if output is None or output.ndim != 4:
             return None
         parts.append(output.isnan().any(dim=1).any(dim=3 - axis))                       # (n, O, OH, OW) -> (n, OH)
     return cat(parts)
 
 
-def _output(model: Module, layer: str, images: Tensor) -> Tensor | None:
+def _output(answers: FeatureExtractor, images: Tensor) -> Tensor | None:
     """What the layer answers; None if the model refuses these images before it.
 
-    A layer behind it may refuse them: a dense one after convolutions takes no other size than its own.
+    A layer behind it may refuse them, and is not asked: a dense one after convolutions takes no size but its own.
     """
-    outputs: list[Tensor] = []
-
-    def keep(module: Module, arguments: Any, output: Tensor) -> None:
-        outputs.append(output.clone())                          # the next layer may change its input in place
-
-    with layer_named(model, layer).register_forward_hook(keep), use_kernels("im2col"), \
-            contextlib.suppress(ValueError, AssertionError):    # im2col: plain sums, Winograd's could mix neighbours
-        model(images)
-    return outputs[-1] if outputs else None
+    with use_kernels("im2col"), contextlib.suppress(ValueError, AssertionError):        # im2col: plain sums, Winograd's
+        output, = answers(images).values()                                              # could mix neighbours
+        return output
+    return None
 
 
 def _zeros(model: Module, shape: Sequence[int]) -> Tensor:
@@ -191,9 +184,10 @@ def _strongest(model: Module, layer: str, images: Tensor, channels: Sequence[int
                count: int) -> tuple[tuple[int, ...], Tensor, Tensor, Tensor]:
     """The channels, and for each the highest scores (K, n), in which images (K, n) and where in them (K, n, 2)."""
     device = next((weight.device for weight in model.parameters()), images.device)
+    answers = FeatureExtractor(model, [layer], "strongest_patches")
     best: list[Tensor] = []                                     # scores, indices, places: (at most count, K) each
     for start in range(0, len(images), BATCH):
-        output = capture(model, images[start:start + BATCH].to(device), [layer])[layer].cpu()
+        output = answers(images[start:start + BATCH].to(device))[layer].cpu()
         if output.ndim not in (2, 4):
             raise ShapeError(f"got the shape {tuple(output.shape)} from the layer {layer!r}, expected (N, O, OH, OW) "
                              f"or (N, O); name another layer", where="strongest_patches")

@@ -49,14 +49,14 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         return _scaled(y, weight, bias, per_channel)
     # (x - μ) / √(v + ε) · w + b  =  s · x + t,   with   s = w / √(v + ε),   t = b - s · μ
     # As in PyTorch; where μ is much larger than √v, digits of s · x and t cancel.
-    check_same_dtype(input, weight, bias)
+    _check_same_dtype(input, weight, bias)
     s = 1 / (running_var + eps).sqrt()                                       # (C,)
     s = s if weight is None else s * weight
     t = -s * running_mean
     return ops.ScaleShift()(input, s, t if bias is None else t + bias)
 
 
-def check_same_dtype(x: Tensor, *factors: Tensor | None) -> None:
+def _check_same_dtype(x: Tensor, *factors: Tensor | None) -> None:
     """A weight and a bias of another number type than x are refused."""
     for factor in factors:
         if factor is not None and factor.dtype != x.dtype:
@@ -65,7 +65,7 @@ def check_same_dtype(x: Tensor, *factors: Tensor | None) -> None:
 
 
 def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    check_same_dtype(y, weight, bias)
+    _check_same_dtype(y, weight, bias)
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
 
