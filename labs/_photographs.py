@@ -16,6 +16,8 @@ from sklearn.datasets import load_sample_images
 
 import minidl
 from minidl import Tensor
+from minidl.transforms import InterpolationMode
+from minidl.transforms.functional import crop, pil_to_tensor, resize
 
 # name in skimage.data -> its file, and the classes of ImageNet that are right for it, by their index; none where what
 # it shows has no class of its own. They are a tabby to an Egyptian cat; a coffee mug, espresso and a cup; a missile and
@@ -57,7 +59,7 @@ def squares(of: Sequence[Photograph], side: int) -> Tensor:
         height, width = photograph.pixels.shape[:2]
         edge = min(height, width)
         top, left = (height - edge) // 2, (width - edge) // 2
-        middle = Image.fromarray(photograph.pixels[top:top + edge, left:left + edge])
-        parts.append(np.asarray(middle.resize((side, side), Image.Resampling.BICUBIC)))
-    stacked = np.stack(parts).transpose(0, 3, 1, 2)             # (N, side, side, 3) -> (N, 3, side, side)
-    return minidl.from_numpy(np.ascontiguousarray(stacked))
+        square = crop(Image.fromarray(photograph.pixels), top, left, edge, edge)
+        resized = resize(square, [side, side], InterpolationMode.BICUBIC)
+        parts.append(pil_to_tensor(resized))                    # (side, side, 3) -> (3, side, side)
+    return minidl.stack(parts)

@@ -172,7 +172,7 @@ for name in OF_STAGES:
     sharp_scores[name] = [result.scores[-1] for result in sharp[0]]
     rows += [(f"{name}\nsees {seen[name]} pixels\n{kind}", [*map(_dream.starred, few, stars)],
               results) for kind, (results, stars) in kinds.items()]
-figure(_dream.draw_layers(rows, FEW, f"From shallow (top) to deep: {FEW} channels of each layer"), "layers",
+figure(_dream.draw_layers(rows, FEW, "From shallow (top) to deep: a few channels of each layer"), "layers",
        "A convolution of each stage, with the final scores. Sharp: each step looks at the image moved, turned and "
        "scaled at random, and its total variation is kept small. “Sees”: how many pixels across an answer depends on; "
        f"where these are more than {args.size}, on the whole image and the zeros around it.")
